@@ -1,0 +1,75 @@
+//! What answers a request, seen from the pipeline: nothing before it knows whether it is a module, a folder or a proxy.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::{Body, ContextPath, Lease};
+
+/// Facts about a connection, shared by all its requests.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// The peer, `None` on a Unix socket.
+    pub remote: Option<SocketAddr>,
+    /// The address the connection was accepted on, `None` on a Unix socket.
+    pub local: Option<SocketAddr>,
+    /// True when the connection itself is encrypted.
+    pub secure: bool,
+}
+
+/// The path of a request, canonical and taken apart as in Servlet 6.1, section 3.5.
+#[derive(Debug, Clone)]
+pub struct PathElements {
+    /// Canonical path, still percent-encoded: dot segments resolved, path parameters removed, slashes merged.
+    pub encoded: Box<str>,
+    /// Canonical path, percent-decoded: what was mapped.
+    pub decoded: Box<str>,
+    /// The context path that won (a prefix of `decoded`; and of `encoded` too, for a context path needs no escapes).
+    pub context: ContextPath,
+    /// End of the servlet path in `decoded`: `decoded[context.len()..servlet_end]`.
+    pub servlet_end: usize,
+    /// Whether there is a path info: `decoded[servlet_end..]`. Without one it is null, not empty.
+    pub has_path_info: bool,
+    /// Which of the context's servlets was chosen, an index into [`crate::launch::Launched::servlets`]; 0 where there are none.
+    pub servlet: usize,
+    /// The pattern that matched, an index into that servlet's patterns.
+    pub pattern: usize,
+}
+
+impl PathElements {
+    /// The servlet path, decoded.
+    pub fn servlet_path(&self) -> &str {
+        &self.decoded[self.context.as_str().len()..self.servlet_end]
+    }
+
+    /// The path info, decoded.
+    pub fn path_info(&self) -> Option<&str> {
+        self.has_path_info.then(|| &self.decoded[self.servlet_end..])
+    }
+}
+
+/// One request on its way to an endpoint.
+pub struct Exchange {
+    /// The request as it came, target included.
+    pub request: http::Request<Body>,
+    /// Its path, mapped.
+    pub path: PathElements,
+    /// Host the client asked for, with the port if given: from the absolute-form target, else from the Host header.
+    pub authority: Box<str>,
+    /// The connection it came on.
+    pub connection: Arc<Connection>,
+    /// The request id: printed in the access log, and in every log record the application writes for it.
+    pub id: Arc<str>,
+    /// What keeps the generation alive. The endpoint moves it into the response body.
+    pub lease: Lease,
+}
+
+/// The future of a response.
+pub type ResponseFuture = Pin<Box<dyn Future<Output = http::Response<Body>> + Send>>;
+
+/// What answers requests for a context. An endpoint that fails answers with a status; it never panics.
+pub trait Endpoint: Send + Sync + 'static {
+    /// Answers one request.
+    fn call(&self, exchange: Exchange) -> ResponseFuture;
+}

@@ -1,0 +1,134 @@
+//! The ports between the deployer, which decides what should run, and the crates that know how to run it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AppId, Endpoint, Gate, Refusal};
+
+/// What an application is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A compiled module.
+    Module,
+    /// A folder of files.
+    Static,
+}
+
+/// Where an application is found, and how it wants to run. All paths are absolute or relative to the working directory.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Who it is.
+    pub id: AppId,
+    /// What it is.
+    pub kind: Kind,
+    /// The `.so` for a module, the document root for a static site.
+    pub source: PathBuf,
+    /// The exploded folder it belongs to, if any: a module may read its own files there.
+    pub folder: Option<PathBuf>,
+    /// Init parameters (Servlet 6.1, section 4.2).
+    pub init: BTreeMap<String, String>,
+    /// Counts the generations of the container, from 1.
+    pub generation: u64,
+    /// How long the trial load in a child process may take.
+    pub trial_timeout: Duration,
+    /// How long init and start may take.
+    pub start_timeout: Duration,
+    /// How long stop may take, and how long retirement waits for each of its steps.
+    pub stop_timeout: Duration,
+    /// Threads of the module's own runtime.
+    pub runtime_threads: usize,
+    /// Threads for blocking servlets.
+    pub blocking_threads: usize,
+}
+
+/// What the container knows about an application before any of its code runs.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Description {
+    /// Package name in the descriptor; the folder's name for a static site.
+    pub name: String,
+    /// Package version in the descriptor.
+    pub version: String,
+    /// SDK version.
+    pub sdk: String,
+    /// Compiler.
+    pub rustc: String,
+    /// ABI as `major.minor`.
+    pub abi: String,
+    /// Hexadecimal SHA-256 of the file.
+    pub sha256: String,
+    /// Size of the file in bytes.
+    pub size: u64,
+}
+
+/// A servlet with its URL patterns, as the mapper needs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Servlet {
+    /// Servlet name.
+    pub name: String,
+    /// URL patterns (Servlet 6.1, section 12.2).
+    pub patterns: Vec<String>,
+}
+
+/// Runs applications of one or more kinds. Every call may block: the deployer calls it on threads of its own.
+pub trait Launcher: Send + Sync + 'static {
+    /// Looks at the source and decides whether it may run, without running any of its code in this process.
+    ///
+    /// # Errors
+    /// The refusal, for people to read.
+    fn verify(&self, plan: &Plan) -> Result<Description, Refusal>;
+
+    /// Loads and starts a generation. When it returns an error nothing of it is left (or what is left is reported).
+    ///
+    /// # Errors
+    /// The refusal, with its stage.
+    fn launch(&self, plan: &Plan) -> Result<Arc<dyn Launched>, Refusal>;
+}
+
+/// A generation that runs.
+pub trait Launched: Send + Sync + 'static {
+    /// What it is.
+    fn description(&self) -> &Description;
+
+    /// What answers its requests.
+    fn endpoint(&self) -> Arc<dyn Endpoint>;
+
+    /// Its servlets; empty where the endpoint takes the whole context.
+    fn servlets(&self) -> &[Servlet];
+
+    /// Its gate.
+    fn gate(&self) -> &Gate;
+
+    /// Memory its code holds now, in bytes and blocks, where that is known.
+    fn live_memory(&self) -> Option<(u64, u64)>;
+
+    /// Lets it go: waits for its last lease, stops and unloads it. Blocks, at most a few times `stop_timeout` after the drain.
+    /// The caller has taken it out of the route table and closed its gate.
+    ///
+    /// Called once. When the report says that it is held, it stays as it is and [`Launched::retry_retire`] may be called.
+    fn retire(&self, drain_timeout: Duration) -> Retirement;
+
+    /// Looks again at a generation that was held; finishes its retirement where that is possible now.
+    fn retry_retire(&self) -> Retirement;
+}
+
+/// How a retirement ended.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Retirement {
+    /// What holds the generation, each for people to read (`thread 'poller'`, `1 response body`). Empty when it is gone.
+    pub held_by: Vec<String>,
+    /// Bytes its code left on its heap, freed with it.
+    pub left_bytes: u64,
+    /// Blocks its code left on its heap.
+    pub left_blocks: u64,
+    /// Thread-local destructors the container ran for it.
+    pub destructors_run: u64,
+    /// True when `dl_iterate_phdr` no longer lists it (true for what has no code).
+    pub unmapped: bool,
+    /// Other things worth a line in the log (a failing stop, a private allocator).
+    pub notes: Vec<String>,
+}

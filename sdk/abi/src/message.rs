@@ -1,0 +1,197 @@
+//! A request on its way in and a response on its way out.
+
+use abi_stable::StableAbi;
+use abi_stable::std_types::ROption;
+
+use crate::{FfiBody, FfiBytes, RawStr};
+
+/// One header field line, borrowed.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug)]
+pub struct Header {
+    /// Field name, lower case.
+    pub name: RawStr,
+    /// Field value, any bytes HTTP allows.
+    pub value: RawStr,
+}
+
+/// Everything about a request but its body, borrowed from the [`FfiRequest`] that points to it. Text is UTF-8.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct RequestHead {
+    /// Method, as sent.
+    pub method: RawStr,
+    /// The path of the request target as sent, without the query: `HttpServletRequest.getRequestURI`.
+    pub request_uri: RawStr,
+    /// The query without its `?`; see `has_query`.
+    pub query: RawStr,
+    /// Whether there is a query, maybe an empty one.
+    pub has_query: bool,
+    /// Whether there is a path info.
+    pub has_path_info: bool,
+    /// Whether the connection is secure.
+    pub secure: bool,
+    /// HTTP version: 9, 10, 11, 20 or 30.
+    pub version: u8,
+    /// Index of the chosen servlet in what `create` declared.
+    pub servlet: u32,
+    /// Index of the pattern that matched, among that servlet's.
+    pub pattern: u32,
+    /// Canonical path, percent-encoded, context path included.
+    pub path: RawStr,
+    /// Context path, `""` for the root.
+    pub context_path: RawStr,
+    /// Servlet path, decoded.
+    pub servlet_path: RawStr,
+    /// Path info, decoded; see `has_path_info`.
+    pub path_info: RawStr,
+    /// Host and port the client asked for.
+    pub authority: RawStr,
+    /// Address of the peer, `127.0.0.1:4711`, empty when it has none.
+    pub remote: RawStr,
+    /// Address the connection came in on, empty when it has none.
+    pub local: RawStr,
+    /// Request id.
+    pub id: RawStr,
+    /// The header field lines.
+    pub headers: *const Header,
+    /// How many there are.
+    pub header_count: usize,
+}
+
+/// A request, owned by the module from the call on.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct FfiRequest {
+    head: *const RequestHead,
+    owner: *const (),
+    release: unsafe extern "C" fn(*const ()),
+    /// The content, if there may be any. Taken by whoever reads it.
+    pub body: ROption<FfiBody>,
+}
+
+// SAFETY: the head is only read, and its owner may be released on any thread (`FfiRequest::new` asks for it).
+unsafe impl Send for FfiRequest {}
+
+impl FfiRequest {
+    /// A request for the module.
+    ///
+    /// # Safety
+    /// `head`, and all it points to, must be valid until `release(owner)` is called, which may be on any thread.
+    pub unsafe fn new(
+        head: *const RequestHead,
+        owner: *const (),
+        release: unsafe extern "C" fn(*const ()),
+        body: Option<FfiBody>,
+    ) -> Self {
+        Self { head, owner, release, body: body.into() }
+    }
+
+    /// Its head.
+    pub fn head(&self) -> &RequestHead {
+        // SAFETY: valid until `Drop`, by the contract of `new`.
+        unsafe { &*self.head }
+    }
+
+    /// The header lines: name (lower case) and value.
+    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> {
+        let head = self.head();
+        let headers = if head.header_count == 0 {
+            &[][..]
+        } else {
+            // SAFETY: pointer and count were taken from one slice, valid until `Drop`.
+            unsafe { std::slice::from_raw_parts(head.headers, head.header_count) }
+        };
+        // SAFETY: names are UTF-8 (tokens), and both live as long as `self`.
+        headers.iter().map(|h| unsafe { (h.name.as_str(), h.value.as_bytes()) })
+    }
+
+    /// A text field of the head.
+    pub fn text(&self, field: impl FnOnce(&RequestHead) -> RawStr) -> &str {
+        // SAFETY: every text of the head is UTF-8 and lives as long as `self`.
+        unsafe { field(self.head()).as_str() }
+    }
+}
+
+impl Drop for FfiRequest {
+    fn drop(&mut self) {
+        // SAFETY: made together, called once.
+        unsafe { (self.release)(self.owner) }
+    }
+}
+
+/// The content of a response.
+#[repr(u8)]
+#[derive(StableAbi)]
+pub enum FfiResponseBody {
+    /// None.
+    Empty,
+    /// All of it.
+    Full(FfiBytes),
+    /// A stream of frames.
+    Stream(FfiBody),
+}
+
+/// A response, owned by the container from the call on.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct FfiResponse {
+    /// Status code.
+    pub status: u16,
+    headers: *const Header,
+    header_count: usize,
+    owner: *const (),
+    release: unsafe extern "C" fn(*const ()),
+    /// The content.
+    pub body: ROption<FfiResponseBody>,
+}
+
+// SAFETY: the headers are only read, and their owner may be released on any thread (`FfiResponse::new` asks for it).
+unsafe impl Send for FfiResponse {}
+
+impl FfiResponse {
+    /// A response for the container.
+    ///
+    /// # Safety
+    /// The headers, and all they point to, must be valid until `release(owner)` is called, which may be on any thread.
+    pub unsafe fn new(
+        status: u16,
+        headers: &[Header],
+        owner: *const (),
+        release: unsafe extern "C" fn(*const ()),
+        body: FfiResponseBody,
+    ) -> Self {
+        Self {
+            status,
+            headers: headers.as_ptr(),
+            header_count: headers.len(),
+            owner,
+            release,
+            body: ROption::RSome(body),
+        }
+    }
+
+    /// The header lines: name and value, as the module made them; the container checks them again.
+    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
+        let headers = if self.header_count == 0 {
+            &[][..]
+        } else {
+            // SAFETY: pointer and count were taken from one slice, valid until `Drop`.
+            unsafe { std::slice::from_raw_parts(self.headers, self.header_count) }
+        };
+        // SAFETY: both live as long as `self`.
+        headers.iter().map(|h| unsafe { (h.name.as_bytes(), h.value.as_bytes()) })
+    }
+
+    /// Takes the content out.
+    pub fn take_body(&mut self) -> FfiResponseBody {
+        self.body.take().unwrap_or(FfiResponseBody::Empty)
+    }
+}
+
+impl Drop for FfiResponse {
+    fn drop(&mut self) {
+        // SAFETY: made together, called once.
+        unsafe { (self.release)(self.owner) }
+    }
+}

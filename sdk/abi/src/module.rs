@@ -1,0 +1,117 @@
+//! What a module gives to the container: the root module that abi_stable checks.
+
+use abi_stable::StableAbi;
+use abi_stable::library::RootModule;
+use abi_stable::package_version_strings;
+use abi_stable::sabi_types::VersionStrings;
+use abi_stable::std_types::{RResult, RString, RVec};
+
+use crate::{FfiFuture, FfiRequest, Host, RawStr};
+
+/// A name and a value, valid for the call.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct Parameter {
+    /// Name.
+    pub name: RawStr,
+    /// Value.
+    pub value: RawStr,
+}
+
+/// What `create` is told, valid for the call.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct CreateArgs {
+    /// Name for logs and threads: `/shop##2`.
+    pub app: RawStr,
+    /// Context path.
+    pub context_path: RawStr,
+    /// Version from the file name, empty without one.
+    pub version: RawStr,
+    /// Folder with the application's own files, empty without one.
+    pub folder: RawStr,
+    /// Generation.
+    pub generation: u64,
+    /// Init parameters.
+    pub init: *const Parameter,
+    /// How many there are.
+    pub init_count: usize,
+    /// Threads of the module's runtime.
+    pub runtime_threads: u32,
+    /// At most this many threads for blocking work.
+    pub blocking_threads: u32,
+    /// True in the trial load, in a process of its own.
+    pub trial: bool,
+}
+
+/// Why a call failed.
+#[repr(u8)]
+#[derive(StableAbi, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// It returned an error.
+    Error,
+    /// It panicked.
+    Panic,
+    /// The servlet mappings are not valid.
+    Mapping,
+}
+
+/// A failed call, for people to read.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct Failure {
+    /// What kind.
+    pub kind: FailureKind,
+    /// The message.
+    pub message: RString,
+}
+
+/// A servlet that the application declares.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct ServletDecl {
+    /// Servlet name.
+    pub name: RString,
+    /// URL patterns.
+    pub patterns: RVec<RString>,
+}
+
+/// A created application.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct Instance {
+    /// For the functions of [`Module`].
+    pub ptr: *const (),
+    /// Its servlets; empty when it takes the whole context (a mounted router).
+    pub servlets: RVec<ServletDecl>,
+}
+
+// SAFETY: the functions of `Module` that take it may be called on any thread.
+unsafe impl Send for Instance {}
+
+/// The functions of a module, in the order in which they are called.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = ModuleRef)))]
+#[sabi(missing_field(panic))]
+pub struct Module {
+    /// Makes the application: builder, runtime, logging. `args` is valid for the call, `host` until `destroy` returns.
+    pub create: unsafe extern "C" fn(host: Host, args: *const CreateArgs) -> RResult<Instance, Failure>,
+    /// Starts it: context listeners in order, then each servlet's init. Blocks.
+    pub start: unsafe extern "C" fn(instance: *const ()) -> RResult<(), Failure>,
+    /// Answers a request. Does not block, and may be called on any thread.
+    pub service: unsafe extern "C" fn(instance: *const (), request: FfiRequest) -> FfiFuture,
+    /// Stops it: each servlet's destroy, then the context listeners in reverse order. Blocks.
+    pub stop: unsafe extern "C" fn(instance: *const ()) -> RResult<(), Failure>,
+    /// Shuts its runtime down, waiting at most so long for its threads, and frees it. Blocks. Called once, last.
+    #[sabi(last_prefix_field)]
+    pub destroy: unsafe extern "C" fn(instance: *const (), timeout_ms: u64),
+}
+
+impl RootModule for ModuleRef {
+    abi_stable::declare_root_module_statics! {ModuleRef}
+
+    const BASE_NAME: &'static str = "wharf_module";
+    const NAME: &'static str = "wharf module";
+    const VERSION_STRINGS: VersionStrings = package_version_strings!();
+}
