@@ -1,0 +1,197 @@
+//! The waist of the SDK: whatever an author writes becomes an [`Application`], and whatever runs applications runs that.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use tower_service::Service;
+
+use crate::mount::Mounted;
+use crate::{App, Body, BoxError, Request, Response, ServletContext};
+
+/// A boxed future.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A servlet as the container's mapper needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[doc(hidden)]
+pub struct ServletInfo {
+    /// Servlet name.
+    pub name: String,
+    /// URL patterns (Servlet 6.1, section 12.2).
+    pub patterns: Vec<String>,
+}
+
+/// An application, ready to be started.
+#[doc(hidden)]
+pub trait Application: Send + Sync + 'static {
+    /// Its servlets; empty when it takes the whole context.
+    fn servlets(&self) -> Vec<ServletInfo>;
+
+    /// Starts it: context listeners in order, then filters, then servlets. When it fails, what was started has been stopped
+    /// again.
+    fn start(&self, context: Arc<ServletContext>) -> BoxFuture<'_, Result<(), BoxError>>;
+
+    /// Answers a request. A panic inside becomes a 500.
+    fn call(self: Arc<Self>, request: Request) -> BoxFuture<'static, Response>;
+
+    /// Stops it: servlets, then filters, then context listeners, in reverse order. All are stopped even when one fails;
+    /// the first error is returned.
+    fn stop(&self) -> BoxFuture<'_, Result<(), BoxError>>;
+}
+
+/// Why something is not a valid application.
+#[derive(Debug)]
+pub enum MappingError {
+    /// A servlet name or URL pattern is wrong or used twice; the text says which.
+    Pattern(String),
+    /// The function that makes the application returned this error.
+    Build(BoxError),
+}
+
+impl fmt::Display for MappingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pattern(text) => f.write_str(text),
+            Self::Build(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for MappingError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Pattern(_) => None,
+            Self::Build(error) => error.source(),
+        }
+    }
+}
+
+/// What can be deployed: an [`App`], an axum `Router`, any tower service of HTTP requests, or a `Result` of these.
+///
+/// `Marker` only keeps the implementations apart; it is never named.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an application",
+    label = "expected an `App`, an axum `Router` or a tower service, found `{Self}`",
+    note = "an axum `Router` must have its state: call `.with_state(state)` last, so that its type is `Router<()>`",
+    note = "a tower service must be `Service<http::Request<wharf_sdk::Body>>`, answer with an `http::Response`, and be `Clone + Send + 'static`, with futures that are `Send + 'static`",
+    note = "an application that can't always be made is a `Result` of one of these, whose error turns into `wharf_sdk::BoxError`"
+)]
+pub trait IntoApplication<Marker = ()> {
+    /// The application.
+    ///
+    /// # Errors
+    /// When a name or URL pattern is not valid, or it could not be made.
+    fn into_application(self) -> Result<Arc<dyn Application>, MappingError>;
+}
+
+impl IntoApplication<App> for App {
+    fn into_application(self) -> Result<Arc<dyn Application>, MappingError> {
+        self.build()
+    }
+}
+
+/// Marks tower services.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct ViaService;
+
+impl<S, B> IntoApplication<ViaService> for S
+where
+    S: Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn into_application(self) -> Result<Arc<dyn Application>, MappingError> {
+        Ok(Arc::new(Mounted::new(self)))
+    }
+}
+
+impl<T, E, M> IntoApplication<(M,)> for Result<T, E>
+where
+    T: IntoApplication<M>,
+    E: Into<BoxError>,
+{
+    fn into_application(self) -> Result<Arc<dyn Application>, MappingError> {
+        self.map_err(|error| MappingError::Build(error.into()))?.into_application()
+    }
+}
+
+/// What makes an application: a function without arguments, or one of the context.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be exported",
+    label = "expected a function that makes an application",
+    note = "export a function `fn app() -> App` (or `-> axum::Router`, or a `Result` of these), or `fn app(context: &ServletContext) -> ...`"
+)]
+pub trait Factory<Marker> {
+    /// Makes it.
+    fn make(self, context: &ServletContext) -> Result<Arc<dyn Application>, MappingError>;
+}
+
+/// Marks functions without arguments.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct ViaNothing;
+
+/// Marks functions of the context.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct ViaContext;
+
+impl<F, T, M> Factory<(ViaNothing, T, M)> for F
+where
+    F: FnOnce() -> T,
+    T: IntoApplication<M>,
+{
+    fn make(self, _context: &ServletContext) -> Result<Arc<dyn Application>, MappingError> {
+        self().into_application()
+    }
+}
+
+impl<F, T, M> Factory<(ViaContext, T, M)> for F
+where
+    F: FnOnce(&ServletContext) -> T,
+    T: IntoApplication<M>,
+{
+    fn make(self, context: &ServletContext) -> Result<Arc<dyn Application>, MappingError> {
+        self(context).into_application()
+    }
+}
+
+/// Runs the future that `make` makes; a panic in either becomes a 500 without content. The panic hook has reported it.
+pub(crate) async fn answer<F>(make: impl FnOnce() -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
+    let Some(future) = contain(make) else { return panicked() };
+    let mut future = pin!(future);
+    std::future::poll_fn(move |cx| match contain(|| future.as_mut().poll(cx)) {
+        Some(poll) => poll,
+        None => std::task::Poll::Ready(panicked()),
+    })
+    .await
+}
+
+fn panicked() -> Response {
+    Response::status(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Runs `f`; a panic ends here. A payload whose drop panics too is leaked.
+pub(crate) fn contain<R>(f: impl FnOnce() -> R) -> Option<R> {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(value) => Some(value),
+        Err(payload) => {
+            if let Err(second) = catch_unwind(AssertUnwindSafe(move || drop(payload))) {
+                std::mem::forget(second);
+            }
+            None
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Servlets that block their thread: they run on a bounded pool of their own.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::SystemTime;
+
+use http::Method;
+
+use crate::dispatch::{Allowed, Verb, allow, conditional, not_allowed, not_implemented, without_content};
+use crate::{BoxError, Error, IntoResponse, Request, Response, Servlet, ServletConfig};
+
+/// A servlet whose work blocks: files, old database drivers, long computations.
+///
+/// It runs on the application's pool for blocking work, at most as many at a time as the container's configuration
+/// says; the others wait their turn. Read the content with [`Body::into_reader`](crate::Body::into_reader).
+///
+/// ```
+/// use std::io::Read;
+/// use wharf_sdk::{App, BlockingServlet, Error, Method, Request, Response, TestClient};
+///
+/// struct Count;
+///
+/// impl BlockingServlet for Count {
+///     const METHODS: &'static [Method] = &[Method::POST];
+///
+///     fn service(&self, mut request: Request) -> Result<Response, Error> {
+///         let mut text = String::new();
+///         request.take_body().into_reader().take(1 << 20).read_to_string(&mut text)?;
+///         Ok(Response::text(format!("{} words", text.split_whitespace().count())))
+///     }
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let client = TestClient::new(App::new().blocking_servlet("count", "/count", Count)).start().await.unwrap();
+/// assert_eq!(client.post("/count").body("one two three").send().await.text(), "3 words");
+/// assert_eq!(client.get("/count").send().await.header("allow"), Some("POST, OPTIONS"));
+/// # });
+/// ```
+pub trait BlockingServlet: Send + Sync + 'static {
+    /// The methods `service` answers. HEAD comes with GET, OPTIONS is answered always, all others get 405: a method that is
+    /// not listed never arrives.
+    const METHODS: &'static [Method] = &[Method::GET];
+
+    /// Called once before the first request. An error stops the application from starting.
+    ///
+    /// # Errors
+    /// Whatever stops it from starting.
+    fn init(&self, config: &ServletConfig) -> Result<(), BoxError> {
+        let _ = config;
+        Ok(())
+    }
+
+    /// Called once after the last request.
+    fn destroy(&self) {}
+
+    /// As [`Servlet::last_modified`]. This one must not block.
+    fn last_modified(&self, request: &Request) -> Option<SystemTime> {
+        let _ = request;
+        None
+    }
+
+    /// Answers a request whose method is one of [`METHODS`](BlockingServlet::METHODS), or HEAD for GET.
+    ///
+    /// # Errors
+    /// Why it can't be answered.
+    fn service(&self, request: Request) -> Result<Response, Error>;
+}
+
+/// A blocking servlet as an async one.
+pub(crate) struct Blocking<S>(Arc<S>);
+
+impl<S: BlockingServlet> Blocking<S> {
+    pub(crate) fn new(servlet: S) -> Self {
+        Self(Arc::new(servlet))
+    }
+
+    async fn run(&self, request: Request) -> Result<Response, Error> {
+        let servlet = Arc::clone(&self.0);
+        spawn(move || servlet.service(request)).await?
+    }
+
+    async fn get(&self, request: Request) -> Result<Response, Error> {
+        match self.0.last_modified(&request) {
+            None => self.run(request).await,
+            Some(when) => conditional(when, request, |request| self.run(request)).await,
+        }
+    }
+}
+
+impl<S: BlockingServlet> Servlet for Blocking<S> {
+    async fn init(&self, config: &ServletConfig) -> Result<(), BoxError> {
+        let (servlet, config) = (Arc::clone(&self.0), config.clone());
+        spawn(move || servlet.init(&config)).await.map_err(|error| error.to_string())?
+    }
+
+    async fn destroy(&self) {
+        let servlet = Arc::clone(&self.0);
+        if let Err(error) = spawn(move || servlet.destroy()).await {
+            tracing::error!(target: "wharf_sdk", "a servlet's destroy failed: {error}");
+        }
+    }
+
+    async fn service(&self, request: Request) -> Result<Response, Error> {
+        let mut allowed = Allowed::default();
+        S::METHODS.iter().filter_map(Verb::of).for_each(|verb| allowed.insert(verb));
+        match Verb::of(request.method()) {
+            None if S::METHODS.contains(request.method()) => self.run(request).await,
+            None => Ok(not_implemented()),
+            Some(Verb::Head) if !allowed.has(Verb::Head) && allowed.has(Verb::Get) => {
+                Ok(without_content(self.get(request).await?))
+            }
+            Some(Verb::Options) if !allowed.has(Verb::Options) => Ok(allow(allowed)),
+            Some(verb) if !allowed.has(verb) => Ok(not_allowed(allowed)),
+            Some(Verb::Get) => self.get(request).await,
+            Some(_) => self.run(request).await,
+        }
+    }
+}
+
+/// A blocking function as a handler: `get(blocking(report))` where `fn report(request: Request) -> Result<Response, Error>`.
+pub fn blocking<F, R>(
+    function: F,
+) -> impl Fn(Request) -> crate::application::BoxFuture<'static, Result<Response, Error>> + Send + Sync + 'static
+where
+    F: Fn(Request) -> R + Send + Sync + 'static,
+    R: IntoResponse + 'static,
+{
+    let function = Arc::new(function);
+    move |request| {
+        let function = Arc::clone(&function);
+        Box::pin(async move { spawn(move || function(request).into_response()).await? })
+    }
+}
+
+/// Runs `f` on the pool for blocking work. A panic in it is an error here; the panic hook has reported it.
+async fn spawn<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(f).await.map_err(|error| {
+        let what = if error.is_panic() { "a blocking servlet panicked" } else { "the application is stopping" };
+        Error::internal(what)
+    })
+}
+
+/// Waits for a future on this thread.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut cx = Context::from_waker(&waker);
+    loop {
+        match future.as_mut().poll(&mut cx) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}

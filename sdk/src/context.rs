@@ -1,0 +1,258 @@
+//! The surroundings of an application: its place in the container, its parameters and what its parts share.
+
+use std::any::{Any, TypeId, type_name};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde::de::DeserializeOwned;
+
+use crate::BoxError;
+
+/// What one running copy of an application knows of its surroundings (`ServletContext` of Servlet 6.1, chapter 4).
+///
+/// ```
+/// use wharf_sdk::ServletContext;
+///
+/// # fn demo(context: &ServletContext) -> Result<(), wharf_sdk::BoxError> {
+/// let greeting = context.init_parameter("greeting").unwrap_or("Hello");
+/// let workers: usize = context.init_parameter_as("workers")?.unwrap_or(4);
+/// let link = format!("{}/cart", context.context_path());
+/// # Ok(()) }
+/// ```
+pub struct ServletContext {
+    app: String,
+    context_path: String,
+    version: String,
+    generation: u64,
+    init: BTreeMap<String, String>,
+    folder: Option<PathBuf>,
+    trial: bool,
+    attributes: RwLock<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+}
+
+impl ServletContext {
+    /// Starts one; for the container's entry, the test client and [`serve`](crate::serve).
+    #[doc(hidden)]
+    pub fn builder() -> ServletContextBuilder {
+        ServletContextBuilder(Self {
+            app: String::from("/"),
+            context_path: String::new(),
+            version: String::new(),
+            generation: 0,
+            init: BTreeMap::new(),
+            folder: None,
+            trial: false,
+            attributes: RwLock::default(),
+        })
+    }
+
+    /// Name of the application in logs: `/shop##2`.
+    pub fn app(&self) -> &str {
+        &self.app
+    }
+
+    /// Context path: empty for the root context, else it starts with `/` and does not end with one.
+    pub fn context_path(&self) -> &str {
+        &self.context_path
+    }
+
+    /// Version from the file name, empty without one.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Counts the generations of the container, from 1; 0 outside a container.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Folder with the application's own files, when it was deployed as a folder.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    /// True in the trial load: the container starts and stops the application once in a process of its own before it
+    /// lets it near traffic. Leave out then what must not happen twice, such as sending mail.
+    pub fn is_trial(&self) -> bool {
+        self.trial
+    }
+
+    /// An init parameter.
+    pub fn init_parameter(&self, name: &str) -> Option<&str> {
+        self.init.get(name).map(String::as_str)
+    }
+
+    /// An init parameter read as a number, a path, an address or whatever else can be read from text.
+    ///
+    /// # Errors
+    /// When it is there and can't be read; the message names the parameter.
+    pub fn init_parameter_as<T: FromStr>(&self, name: &str) -> Result<Option<T>, BoxError>
+    where
+        T::Err: fmt::Display,
+    {
+        self.init_parameter(name)
+            .map(|text| {
+                text.parse().map_err(|error| {
+                    format!("init parameter '{name}' = '{text}' is not a valid {}: {error}", short(type_name::<T>()))
+                        .into()
+                })
+            })
+            .transpose()
+    }
+
+    /// All init parameters read into one structure. Values are text: numbers and booleans in it are read from the text.
+    ///
+    /// ```
+    /// # use wharf_sdk::ServletContext;
+    /// #[derive(serde::Deserialize)]
+    /// struct Settings {
+    ///     greeting: String,
+    ///     #[serde(default)]
+    ///     workers: usize,
+    /// }
+    /// let context = ServletContext::builder().init("greeting", "Hi").init("workers", "3").build();
+    /// let settings: Settings = context.init_parameters_as()?;
+    /// assert_eq!((settings.greeting.as_str(), settings.workers), ("Hi", 3));
+    /// # Ok::<(), wharf_sdk::BoxError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When a parameter is missing or can't be read.
+    pub fn init_parameters_as<T: DeserializeOwned>(&self) -> Result<T, BoxError> {
+        let pairs = serde_urlencoded::to_string(&self.init)?;
+        serde_urlencoded::from_str(&pairs).map_err(|error| format!("init parameters: {error}").into())
+    }
+
+    /// Name and value of every init parameter, sorted by name.
+    pub fn init_parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.init.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The attribute of this type: something shared by all parts of the application, put there by
+    /// [`App::attribute`](crate::App::attribute), a listener or a servlet's `init`.
+    pub fn attribute<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        let attributes = self.attributes.read().unwrap_or_else(PoisonError::into_inner);
+        attributes.get(&TypeId::of::<T>()).cloned().and_then(|value| value.downcast().ok())
+    }
+
+    /// Sets the attribute of this type and returns the one it takes the place of.
+    pub fn set_attribute<T: Any + Send + Sync>(&self, value: T) -> Option<Arc<T>> {
+        self.set_shared(Arc::new(value)).and_then(|old| old.downcast().ok())
+    }
+
+    /// Removes the attribute of this type and returns it.
+    pub fn remove_attribute<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        let mut attributes = self.attributes.write().unwrap_or_else(PoisonError::into_inner);
+        attributes.remove(&TypeId::of::<T>()).and_then(|old| old.downcast().ok())
+    }
+
+    pub(crate) fn set_shared(&self, value: Arc<dyn Any + Send + Sync>) -> Option<Arc<dyn Any + Send + Sync>> {
+        let mut attributes = self.attributes.write().unwrap_or_else(PoisonError::into_inner);
+        attributes.insert((*value).type_id(), value)
+    }
+
+    /// Drops every attribute, after the application has stopped.
+    #[doc(hidden)]
+    pub fn clear_attributes(&self) {
+        let attributes = std::mem::take(&mut *self.attributes.write().unwrap_or_else(PoisonError::into_inner));
+        drop(attributes);
+    }
+}
+
+fn short(type_name: &str) -> &str {
+    type_name.rsplit("::").next().unwrap_or(type_name)
+}
+
+impl fmt::Debug for ServletContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServletContext")
+            .field("app", &self.app)
+            .field("context_path", &self.context_path)
+            .field("version", &self.version)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a [`ServletContext`].
+#[doc(hidden)]
+#[must_use]
+pub struct ServletContextBuilder(ServletContext);
+
+#[doc(hidden)]
+impl ServletContextBuilder {
+    /// Name for logs.
+    pub fn app(mut self, name: impl Into<String>) -> Self {
+        self.0.app = name.into();
+        self
+    }
+
+    /// Context path, empty for the root.
+    pub fn context_path(mut self, path: impl Into<String>) -> Self {
+        self.0.context_path = path.into();
+        self
+    }
+
+    /// Version, empty without one.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.0.version = version.into();
+        self
+    }
+
+    /// Generation.
+    pub fn generation(mut self, generation: u64) -> Self {
+        self.0.generation = generation;
+        self
+    }
+
+    /// One init parameter more.
+    pub fn init(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.init.insert(name.into(), value.into());
+        self
+    }
+
+    /// Folder with the application's own files.
+    pub fn folder(mut self, folder: Option<PathBuf>) -> Self {
+        self.0.folder = folder;
+        self
+    }
+
+    /// Whether this is the trial load.
+    pub fn trial(mut self, trial: bool) -> Self {
+        self.0.trial = trial;
+        self
+    }
+
+    /// The context.
+    pub fn build(self) -> Arc<ServletContext> {
+        Arc::new(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_found_by_type() {
+        let context = ServletContext::builder().build();
+        assert!(context.attribute::<String>().is_none());
+        context.set_attribute(String::from("a"));
+        context.set_attribute(7_u32);
+        assert_eq!(context.attribute::<String>().as_deref().map(String::as_str), Some("a"));
+        assert_eq!(context.set_attribute(String::from("b")).as_deref().map(String::as_str), Some("a"));
+        assert_eq!(context.remove_attribute::<u32>().as_deref(), Some(&7));
+        assert!(context.attribute::<u32>().is_none());
+    }
+
+    #[test]
+    fn a_parameter_that_cannot_be_read_is_named() {
+        let context = ServletContext::builder().init("workers", "many").build();
+        let error = context.init_parameter_as::<usize>("workers").unwrap_err().to_string();
+        assert_eq!(error, "init parameter 'workers' = 'many' is not a valid usize: invalid digit found in string");
+        assert_eq!(context.init_parameter_as::<usize>("absent").unwrap(), None);
+    }
+}

@@ -1,0 +1,461 @@
+//! A request, as a servlet sees it.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use cookie::Cookie;
+use http::header::{self, AsHeaderName, HeaderMap};
+use http::{Extensions, Method, StatusCode, Uri, Version, request};
+use serde::de::DeserializeOwned;
+
+use crate::{Body, Error, Parameters, ServletContext};
+
+/// Content longer than this is refused with 413 by the methods that read all of it, unless they are told another limit.
+pub const DEFAULT_CONTENT_LIMIT: usize = 2 * 1024 * 1024;
+
+/// What the container says of a request beside the HTTP message itself.
+#[derive(Debug, Clone)]
+#[doc(hidden)]
+pub struct RequestFacts {
+    /// The path of the request target as sent, without the query.
+    pub request_uri: Box<str>,
+    /// Servlet path, decoded.
+    pub servlet_path: Box<str>,
+    /// Path info, decoded.
+    pub path_info: Option<Box<str>>,
+    /// Index of the chosen servlet in what [`Application::servlets`](crate::application::Application) declared.
+    pub servlet: usize,
+    /// Index of the pattern that matched, among that servlet's.
+    pub pattern: usize,
+    /// Address of the peer.
+    pub remote: Option<SocketAddr>,
+    /// Address the connection came in on.
+    pub local: Option<SocketAddr>,
+    /// Whether the connection is secure.
+    pub secure: bool,
+    /// Host and port the client asked for.
+    pub authority: Box<str>,
+    /// Request id.
+    pub id: Arc<str>,
+    /// The application's surroundings.
+    pub context: Arc<ServletContext>,
+}
+
+/// A request (`HttpServletRequest` of Servlet 6.1, chapter 3).
+///
+/// For `GET http://example.com/shop/items/7%2B?all=1` to an application at `/shop` with a servlet at `/items/*`:
+///
+/// | method | value |
+/// |---|---|
+/// | [`context_path`](Self::context_path) | `/shop` |
+/// | [`servlet_path`](Self::servlet_path) | `/items` |
+/// | [`path_info`](Self::path_info) | `Some("/7+")` |
+/// | [`path`](Self::path) | `/items/7+` |
+/// | [`query`](Self::query) | `Some("all=1")` |
+/// | [`request_uri`](Self::request_uri) | `/shop/items/7%2B` |
+/// | [`authority`](Self::authority) | `example.com` |
+pub struct Request {
+    parts: request::Parts,
+    body: Body,
+    facts: RequestFacts,
+}
+
+/// The target a mounted application sees: the canonical encoded path without the context path, at least `/`, and the query.
+#[doc(hidden)]
+pub fn target_in_context(encoded_path: &str, context_path: &str, query: Option<&str>) -> Result<Uri, http::Error> {
+    let rest = encoded_path.strip_prefix(context_path).unwrap_or(encoded_path);
+    let slash = if rest.starts_with('/') { "" } else { "/" };
+    let target = match query {
+        None if slash.is_empty() => return Ok(Uri::try_from(rest)?),
+        None => format!("{slash}{rest}"),
+        Some(query) => format!("{slash}{rest}?{query}"),
+    };
+    Ok(Uri::from_maybe_shared(Bytes::from(target))?)
+}
+
+impl Request {
+    /// A request whose URI is already relative to the context (see [`target_in_context`]).
+    #[doc(hidden)]
+    pub fn from_parts(parts: request::Parts, body: Body, facts: RequestFacts) -> Self {
+        Self { parts, body, facts }
+    }
+
+    /// The request as any `http` library knows it: its URI is the canonical path without the context path, and the
+    /// container's gifts are in its extensions as a [`ContainerInfo`].
+    pub fn into_http(self) -> http::Request<Body> {
+        let mut parts = self.parts;
+        parts.extensions.insert(ContainerInfo(Arc::new(self.facts)));
+        http::Request::from_parts(parts, self.body)
+    }
+
+    /// Method.
+    pub fn method(&self) -> &Method {
+        &self.parts.method
+    }
+
+    /// Canonical target within the context: the percent-encoded path without the context path, and the query.
+    pub fn uri(&self) -> &Uri {
+        &self.parts.uri
+    }
+
+    /// HTTP version.
+    pub fn version(&self) -> Version {
+        self.parts.version
+    }
+
+    /// Context path: empty for the root context, else it starts with `/` and does not end with one.
+    pub fn context_path(&self) -> &str {
+        self.facts.context.context_path()
+    }
+
+    /// The part of the path that chose the servlet, decoded (Servlet 6.1, section 3.5).
+    pub fn servlet_path(&self) -> &str {
+        &self.facts.servlet_path
+    }
+
+    /// What follows the servlet path, decoded, for a servlet at `/x/*`; `None` when nothing does.
+    pub fn path_info(&self) -> Option<&str> {
+        self.facts.path_info.as_deref()
+    }
+
+    /// Servlet path and path info together: the decoded path within the application.
+    pub fn path(&self) -> Cow<'_, str> {
+        match self.path_info() {
+            None => Cow::Borrowed(self.servlet_path()),
+            Some(info) if self.servlet_path().is_empty() => Cow::Borrowed(info),
+            Some(info) => Cow::Owned(format!("{}{info}", self.servlet_path())),
+        }
+    }
+
+    /// The path as the client sent it, encoded, context path included, without the query.
+    pub fn request_uri(&self) -> &str {
+        &self.facts.request_uri
+    }
+
+    /// The query as sent, without its `?`.
+    pub fn query(&self) -> Option<&str> {
+        self.parts.uri.query()
+    }
+
+    /// The query read into a structure.
+    ///
+    /// # Errors
+    /// 400 when a value is missing or can't be read.
+    pub fn query_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_urlencoded::from_str(self.query().unwrap_or_default())
+            .map_err(|error| Error::bad_request(format!("query: {error}")))
+    }
+
+    /// The first parameter of this name in the query. For those of a form see [`Request::parameters`].
+    ///
+    /// Text that is not valid percent-encoded UTF-8 counts as absent here and is a 400 in [`Request::parameters`].
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        Parameters::first_in(self.query().unwrap_or_default(), name)
+    }
+
+    /// All parameters: those of the query first, then those of a form in the content
+    /// (`application/x-www-form-urlencoded`), which is read and gone afterwards (Servlet 6.1, section 3.1).
+    ///
+    /// # Errors
+    /// 400 when they can't be read or there are more than 1,000, 413 when the form is longer than
+    /// [`DEFAULT_CONTENT_LIMIT`].
+    pub async fn parameters(&mut self) -> Result<Parameters, Error> {
+        let mut parameters = Parameters::parse(self.query().unwrap_or_default().as_bytes())?;
+        if self.content_type().is_some_and(is_form) {
+            parameters.extend(&self.bytes().await?)?;
+        }
+        Ok(parameters)
+    }
+
+    /// All header fields.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
+    }
+
+    /// The first header field of this name, when its value is visible ASCII text.
+    pub fn header(&self, name: impl AsHeaderName) -> Option<&str> {
+        self.parts.headers.get(name)?.to_str().ok()
+    }
+
+    /// All cookies that can be read, in the order sent. Values are as sent: not percent-decoded.
+    pub fn cookies(&self) -> impl Iterator<Item = Cookie<'_>> {
+        let lines = self.parts.headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+        lines.flat_map(Cookie::split_parse).filter_map(Result::ok)
+    }
+
+    /// The first cookie of this name.
+    pub fn cookie(&self, name: &str) -> Option<Cookie<'_>> {
+        self.cookies().find(|cookie| cookie.name() == name)
+    }
+
+    /// Length of the content in bytes, where it is known ahead.
+    pub fn content_length(&self) -> Option<u64> {
+        http_body::Body::size_hint(&self.body).exact()
+    }
+
+    /// The `Content-Type`, parameters included.
+    pub fn content_type(&self) -> Option<&str> {
+        self.header(header::CONTENT_TYPE)
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.facts.secure { "https" } else { "http" }
+    }
+
+    /// True when the connection is encrypted.
+    pub fn is_secure(&self) -> bool {
+        self.facts.secure
+    }
+
+    /// Host the client asked for, with the port if it gave one.
+    pub fn authority(&self) -> &str {
+        &self.facts.authority
+    }
+
+    /// Address of the peer; none on a Unix socket.
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.facts.remote
+    }
+
+    /// Address the connection came in on; none on a Unix socket.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.facts.local
+    }
+
+    /// Request id: the same in the access log and in every log record written for this request.
+    pub fn id(&self) -> &str {
+        &self.facts.id
+    }
+
+    /// The application's surroundings.
+    pub fn context(&self) -> &Arc<ServletContext> {
+        &self.facts.context
+    }
+
+    /// An init parameter of the application.
+    pub fn init_parameter(&self, name: &str) -> Option<&str> {
+        self.facts.context.init_parameter(name)
+    }
+
+    /// Index of the chosen servlet.
+    #[doc(hidden)]
+    pub fn servlet_index(&self) -> usize {
+        self.facts.servlet
+    }
+
+    /// Index of the pattern that matched.
+    #[doc(hidden)]
+    pub fn pattern_index(&self) -> usize {
+        self.facts.pattern
+    }
+
+    /// What filters and servlets tell each other about this request, by type.
+    pub fn extensions(&self) -> &Extensions {
+        &self.parts.extensions
+    }
+
+    /// As [`Request::extensions`], to add to.
+    pub fn extensions_mut(&mut self) -> &mut Extensions {
+        &mut self.parts.extensions
+    }
+
+    /// The header fields, to change: for filters.
+    pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.parts.headers
+    }
+
+    /// The content.
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// The content, to read chunk by chunk with [`Body::chunk`].
+    pub fn body_mut(&mut self) -> &mut Body {
+        &mut self.body
+    }
+
+    /// Takes the content out.
+    pub fn take_body(&mut self) -> Body {
+        std::mem::take(&mut self.body)
+    }
+
+    /// All the content, at most [`DEFAULT_CONTENT_LIMIT`]. It is gone afterwards.
+    ///
+    /// # Errors
+    /// 413 when there is more, 400 when it breaks off.
+    pub async fn bytes(&mut self) -> Result<Bytes, Error> {
+        self.bytes_up_to(DEFAULT_CONTENT_LIMIT).await
+    }
+
+    /// All the content, at most so many bytes. It is gone afterwards.
+    ///
+    /// # Errors
+    /// 413 when there is more, 400 when it breaks off.
+    pub async fn bytes_up_to(&mut self, limit: usize) -> Result<Bytes, Error> {
+        let too_large = || Error::too_large(format!("the content is longer than {limit} bytes"));
+        if self.content_length().is_some_and(|len| len > limit as u64) {
+            return Err(too_large());
+        }
+        let broken = |error: crate::BoxError| Error::bad_request("the content broke off").with_source(error);
+        let mut body = self.take_body();
+        let Some(first) = body.chunk().await.transpose().map_err(broken)? else { return Ok(Bytes::new()) };
+        let mut all: Option<BytesMut> = None;
+        if first.len() > limit {
+            return Err(too_large());
+        }
+        while let Some(chunk) = body.chunk().await.transpose().map_err(broken)? {
+            let all = all.get_or_insert_with(|| BytesMut::from(&first[..]));
+            if all.len() + chunk.len() > limit {
+                return Err(too_large());
+            }
+            all.extend_from_slice(&chunk);
+        }
+        Ok(all.map_or(first, BytesMut::freeze))
+    }
+
+    /// All the content as text.
+    ///
+    /// # Errors
+    /// As [`Request::bytes`]; 400 when it is not UTF-8.
+    pub async fn text(&mut self) -> Result<String, Error> {
+        let bytes = self.bytes().await?;
+        String::from_utf8(bytes.into()).map_err(|_| Error::bad_request("the content is not UTF-8 text"))
+    }
+
+    /// All the content, read as JSON.
+    ///
+    /// # Errors
+    /// As [`Request::bytes`]; 415 when the `Content-Type` is not JSON, 400 when it is not well formed, 422 when it does
+    /// not fit the type.
+    pub async fn json<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
+        if !self.content_type().is_some_and(is_json) {
+            return Err(Error::unsupported_media_type("expected content of type application/json"));
+        }
+        let bytes = self.bytes().await?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            let status = if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
+            Error::new(status, format!("JSON: {error}"))
+        })
+    }
+
+    /// All the content, read as a form (`application/x-www-form-urlencoded`).
+    ///
+    /// # Errors
+    /// As [`Request::bytes`]; 415 when the `Content-Type` is not that of a form, 400 when it is not well formed, 422 when
+    /// it does not fit the type.
+    pub async fn form<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
+        if !self.content_type().is_some_and(is_form) {
+            return Err(Error::unsupported_media_type("expected content of type application/x-www-form-urlencoded"));
+        }
+        let bytes = self.bytes().await?;
+        Parameters::parse(&bytes)?;
+        serde_urlencoded::from_bytes(&bytes).map_err(|error| Error::unprocessable(format!("form: {error}")))
+    }
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request")
+            .field("id", &self.facts.id)
+            .field("method", &self.parts.method)
+            .field("uri", &self.parts.uri)
+            .field("headers", &self.parts.headers)
+            .field("body", &self.body)
+            .finish_non_exhaustive()
+    }
+}
+
+fn essence(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
+}
+
+fn is_form(content_type: &str) -> bool {
+    essence(content_type).eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+fn is_json(content_type: &str) -> bool {
+    let essence = essence(content_type).to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+/// The container's gifts to a mounted application, in the extensions of its requests.
+///
+/// With axum the extractors of [`extract`](crate::extract) are handier.
+#[derive(Clone)]
+pub struct ContainerInfo(Arc<RequestFacts>);
+
+impl ContainerInfo {
+    /// The application's surroundings.
+    pub fn context(&self) -> &Arc<ServletContext> {
+        &self.0.context
+    }
+
+    /// Request id: the same in the access log and in every log record written for this request.
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// The path as the client sent it, encoded, context path included, without the query.
+    pub fn request_uri(&self) -> &str {
+        &self.0.request_uri
+    }
+
+    /// Servlet path, decoded: empty for an application that takes its whole context.
+    pub fn servlet_path(&self) -> &str {
+        &self.0.servlet_path
+    }
+
+    /// Path info, decoded.
+    pub fn path_info(&self) -> Option<&str> {
+        self.0.path_info.as_deref()
+    }
+
+    /// Address of the peer; none on a Unix socket.
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.0.remote
+    }
+
+    /// Address the connection came in on; none on a Unix socket.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.0.local
+    }
+
+    /// True when the connection is encrypted.
+    pub fn is_secure(&self) -> bool {
+        self.0.secure
+    }
+
+    /// Host the client asked for, with the port if it gave one.
+    pub fn authority(&self) -> &str {
+        &self.0.authority
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_context_path_is_cut_off_and_a_slash_is_left() {
+        for (path, context, query, want) in [
+            ("/shop/items", "/shop", None, "/items"),
+            ("/shop", "/shop", None, "/"),
+            ("/shop", "/shop", Some("a=1"), "/?a=1"),
+            ("/shop/", "/shop", Some(""), "/?"),
+            ("/x%20y", "", Some("q"), "/x%20y?q"),
+        ] {
+            assert_eq!(target_in_context(path, context, query).unwrap().to_string(), want, "{path} {query:?}");
+        }
+    }
+
+    #[test]
+    fn media_types_are_compared_without_parameters_and_case() {
+        assert!(is_form("Application/X-WWW-form-urlencoded; charset=UTF-8"));
+        assert!(is_json("application/problem+json"));
+        assert!(!is_json("text/json+x"));
+        assert!(!is_form("multipart/form-data"));
+    }
+}
