@@ -2,16 +2,26 @@
 //! the settings model and the refusals. Nothing here does input or output.
 #![forbid(unsafe_code)]
 
+pub mod access;
+pub mod admin;
 pub mod app;
 pub mod body;
+pub mod counters;
 pub mod endpoint;
 pub mod launch;
 pub mod lease;
+pub mod lifecycle;
 pub mod refusal;
+pub mod routes;
+pub mod settings;
+pub mod toml_error;
 pub mod workers;
 
+pub use access::{AccessRecord, AccessSink, NoAccessLog};
 pub use app::{AppId, ContextPath, Version};
 pub use body::{Body, BoxError};
+pub use counters::AppCounters;
 pub use endpoint::{Connection, Endpoint, Exchange, PathElements, ResponseFuture};
 pub use lease::{Gate, Hold, Lease};
 pub use refusal::{Refusal, Stage};
+pub use routes::{HostSpec, Lookup, Route, RouteError, RouteTable, Routes};

@@ -194,10 +194,12 @@ impl ServletMap {
 
     fn longest_prefix(&self, path: &str) -> Option<(usize, Target)> {
         let mut rest = path;
+        if path.len() > self.longest_prefix {
+            // Nothing longer than the longest key can be one: begin at the last boundary that is no longer.
+            rest = &path[..path.as_bytes()[..=self.longest_prefix].iter().rposition(|b| *b == b'/')?];
+        }
         loop {
-            if rest.len() <= self.longest_prefix
-                && let Some(target) = self.prefix.get(rest)
-            {
+            if let Some(target) = self.prefix.get(rest) {
                 return Some((rest.len(), *target));
             }
             rest = &rest[..rest.rfind('/')?];

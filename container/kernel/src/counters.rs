@@ -1,0 +1,129 @@
+//! What is counted for each application. The counters outlive a generation: a redeploy goes on with the same ones.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::AppId;
+
+/// Upper bounds of the duration histogram, in seconds.
+pub const DURATION_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// Upper bounds of the duration histogram, in microseconds: [`DURATION_BUCKETS`] as integers.
+const BOUNDS_US: [u64; 12] =
+    [500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000, 30_000_000];
+
+/// The counters of one application. All methods are lock-free.
+#[derive(Debug)]
+pub struct AppCounters {
+    /// Whose they are.
+    pub app: AppId,
+    classes: [AtomicU64; 5],
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    in_flight: AtomicU64,
+    sum_us: AtomicU64,
+    /// One for each bound, and one for what is above the last.
+    buckets: [AtomicU64; 13],
+}
+
+impl AppCounters {
+    /// Counters at zero.
+    pub fn new(app: AppId) -> Self {
+        Self {
+            app,
+            classes: Default::default(),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            sum_us: AtomicU64::new(0),
+            buckets: Default::default(),
+        }
+    }
+
+    /// A request has begun.
+    pub fn begin(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request that had begun is over: its last body byte is sent, or it broke off.
+    pub fn end(&self, status: u16, bytes_in: u64, bytes_out: u64, duration: Duration) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let class = usize::from((status / 100).clamp(1, 5)) - 1;
+        self.classes[class].fetch_add(1, Ordering::Relaxed);
+        if bytes_in > 0 {
+            self.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
+        }
+        self.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.sum_us.fetch_add(us, Ordering::Relaxed);
+        let bucket = BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(BOUNDS_US.len());
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that ended, by status class: 1xx to 5xx.
+    pub fn by_class(&self) -> [u64; 5] {
+        std::array::from_fn(|i| self.classes[i].load(Ordering::Relaxed))
+    }
+
+    /// Requests that ended.
+    pub fn requests(&self) -> u64 {
+        self.by_class().iter().sum()
+    }
+
+    /// Requests that have begun and not ended.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Content bytes received.
+    pub fn bytes_in(&self) -> u64 {
+        self.bytes_in.load(Ordering::Relaxed)
+    }
+
+    /// Content bytes sent.
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out.load(Ordering::Relaxed)
+    }
+
+    /// How long all requests took together.
+    pub fn total_duration(&self) -> Duration {
+        Duration::from_micros(self.sum_us.load(Ordering::Relaxed))
+    }
+
+    /// Requests that ended by duration: one number for each of [`DURATION_BUCKETS`] (not cumulative), the last for what
+    /// took longer.
+    pub fn durations(&self) -> [u64; 13] {
+        std::array::from_fn(|i| self.buckets[i].load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ContextPath, Version};
+
+    #[test]
+    fn requests_are_counted_by_class_and_duration() {
+        let app = AppId { host: "default".into(), path: ContextPath::root(), version: Version::default() };
+        let counters = AppCounters::new(app);
+        for (status, us) in [(200, 400), (204, 500), (404, 501), (599, 31_000_000), (101, 0)] {
+            counters.begin();
+            assert_eq!(counters.in_flight(), 1);
+            counters.end(status, 1, 10, Duration::from_micros(us));
+        }
+        assert_eq!(counters.by_class(), [1, 2, 0, 1, 1]);
+        assert_eq!(
+            (counters.requests(), counters.in_flight(), counters.bytes_in(), counters.bytes_out()),
+            (5, 0, 5, 50)
+        );
+        assert_eq!(counters.durations(), [3, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(counters.total_duration(), Duration::from_micros(31_001_401));
+    }
+
+    #[test]
+    fn both_tables_of_bounds_are_the_same() {
+        for (seconds, us) in DURATION_BUCKETS.iter().zip(BOUNDS_US) {
+            assert_eq!(Duration::from_secs_f64(*seconds), Duration::from_micros(us));
+        }
+    }
+}
