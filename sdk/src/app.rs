@@ -29,8 +29,8 @@ use crate::{BlockingServlet, Body, BoxError, ContextListener, Filter, Servlet};
 ///     }));
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let client = TestClient::new(app).context_path("/shop").start().await.unwrap();
-/// assert_eq!(client.get("/").send().await.text(), "home");
-/// assert_eq!(client.get("/items/7").send().await.text(), "item /7");
+/// assert_eq!(client.get("/").send().await.text().await, "home");
+/// assert_eq!(client.get("/items/7").send().await.text().await, "item /7");
 /// assert_eq!(client.get("/nothing").send().await.status(), 404);
 /// # });
 /// ```
@@ -87,7 +87,7 @@ impl App {
     /// let app = App::new().servlet("home", "", get(|_| async { "home" })).mount("api", "/api/*", router);
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// let client = TestClient::new(app).start().await.unwrap();
-    /// assert_eq!(client.get("/api/items").send().await.text(), "items");
+    /// assert_eq!(client.get("/api/items").send().await.text().await, "items");
     /// # });
     /// ```
     pub fn mount<S, B>(self, name: impl Into<String>, patterns: impl IntoPatterns, service: S) -> Self

@@ -35,7 +35,7 @@ use crate::{BoxError, Error, IntoResponse, Request, Response, Servlet, ServletCo
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let client = TestClient::new(App::new().blocking_servlet("count", "/count", Count)).start().await.unwrap();
-/// assert_eq!(client.post("/count").body("one two three").send().await.text(), "3 words");
+/// assert_eq!(client.post("/count").body("one two three").send().await.text().await, "3 words");
 /// assert_eq!(client.get("/count").send().await.header("allow"), Some("POST, OPTIONS"));
 /// # });
 /// ```

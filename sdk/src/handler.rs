@@ -25,7 +25,7 @@ type LastModified = Box<dyn Fn(&Request) -> Option<SystemTime> + Send + Sync>;
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let client = TestClient::new(App::new().servlet("place", "/place", get(show).post(take))).start().await.unwrap();
-/// assert_eq!(client.post("/place").body("abc").send().await.text(), "3 bytes");
+/// assert_eq!(client.post("/place").body("abc").send().await.text().await, "3 bytes");
 /// assert_eq!(client.delete("/place").send().await.header("allow"), Some("GET, HEAD, POST, OPTIONS"));
 /// # });
 /// ```

@@ -6,24 +6,40 @@ mod app;
 pub mod application;
 mod blocking;
 mod body;
+mod client;
 mod context;
 mod dispatch;
+#[allow(unsafe_code)]
+mod entry;
 mod error;
+mod export;
+#[allow(unsafe_code)]
+mod ffi;
+#[cfg(feature = "axum")]
+pub mod extract;
 mod filter;
 mod handler;
+#[allow(unsafe_code)]
+mod heap;
 mod listener;
+#[allow(unsafe_code)]
+mod log;
+mod local;
 mod mount;
 mod parameters;
 mod pattern;
 mod request;
 mod response;
 mod running;
+#[cfg(feature = "serve")]
+mod serve;
 mod servlet;
 
 pub use app::App;
 pub use application::{IntoApplication, MappingError};
 pub use blocking::{BlockingServlet, blocking};
 pub use body::Body;
+pub use client::{TestClient, TestClientBuilder, TestRequest, TestResponse};
 pub use context::ServletContext;
 pub use cookie;
 pub use error::{BoxError, Error};
@@ -37,4 +53,24 @@ pub use request::{ContainerInfo, DEFAULT_CONTENT_LIMIT, Request};
 #[doc(hidden)]
 pub use request::{RequestFacts, target_in_context};
 pub use response::{IntoResponse, Response};
+#[cfg(feature = "serve")]
+pub use serve::{serve, serve_until};
 pub use servlet::{Servlet, ServletConfig};
+
+/// What the macros use. Not for people.
+#[doc(hidden)]
+pub mod __private {
+    pub use abi_stable::library::{CheckTypeLayout, LibHeader, RootModuleResult};
+    pub use wharf_abi::{DESCRIPTOR_MAGIC, ModuleRef, concat, total_len};
+
+    pub use crate::application::{Application, Factory};
+    pub use crate::entry::{Entry, root};
+    pub use crate::heap::ModuleAllocator;
+
+    /// ABI of this SDK.
+    pub const ABI: &str = "1.0";
+    /// Version of this SDK.
+    pub const SDK_VERSION: &str = env!("CARGO_PKG_VERSION");
+    /// The compiler that built this SDK, and so the module.
+    pub const RUSTC: &str = env!("WHARF_RUSTC");
+}

@@ -33,7 +33,7 @@ use crate::{BoxError, Error, Request, Response, ServletContext};
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// use wharf_sdk::{App, TestClient};
 /// let client = TestClient::new(App::new().servlet("hello", "/hello", Hello)).start().await.unwrap();
-/// assert_eq!(client.get("/hello?name=Ada").send().await.text(), "Hello, Ada!");
+/// assert_eq!(client.get("/hello?name=Ada").send().await.text().await, "Hello, Ada!");
 /// let refused = client.post("/hello").send().await;
 /// assert_eq!(refused.status(), 405);
 /// assert_eq!(refused.header("allow"), Some("GET, HEAD, OPTIONS"));

@@ -1,0 +1,103 @@
+//! Runs an application without a container: the way of a request from its target to the application and back.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::{Method, StatusCode, header};
+use wharf_mapping::{ServletMap, canonicalise};
+
+use crate::application::Application;
+use crate::{Body, BoxError, MappingError, Request, RequestFacts, Response, ServletContext, target_in_context};
+
+/// Where a request came from.
+#[derive(Clone, Copy)]
+pub(crate) struct Peer {
+    pub(crate) remote: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
+}
+
+/// A started application, with the container's mapping in front of it.
+pub(crate) struct Local {
+    application: Arc<dyn Application>,
+    context: Arc<ServletContext>,
+    /// None when the application takes its whole context.
+    map: Option<ServletMap>,
+    requests: AtomicU64,
+}
+
+impl Local {
+    pub(crate) async fn start(application: Arc<dyn Application>, context: Arc<ServletContext>) -> Result<Self, BoxError> {
+        let servlets = application.servlets();
+        let map = if servlets.is_empty() {
+            None
+        } else {
+            let patterns = servlets.iter().map(|info| info.patterns.clone()).enumerate();
+            let map = ServletMap::new(patterns)
+                .map_err(|error| MappingError::Pattern(error.describe(|at| servlets[at].name.as_str())))?;
+            Some(map)
+        };
+        application.start(Arc::clone(&context)).await?;
+        Ok(Self { application, context, map, requests: AtomicU64::new(0) })
+    }
+
+    pub(crate) async fn stop(&self) -> Result<(), BoxError> {
+        self.application.stop().await
+    }
+
+    pub(crate) fn context(&self) -> &Arc<ServletContext> {
+        &self.context
+    }
+
+    pub(crate) async fn call(&self, request: http::Request<Body>, peer: Peer) -> Response {
+        match self.map(request, peer) {
+            Ok(request) => Arc::clone(&self.application).call(request).await,
+            Err(response) => response,
+        }
+    }
+
+    fn map(&self, request: http::Request<Body>, peer: Peer) -> Result<Request, Response> {
+        let (mut parts, body) = request.into_parts();
+        let bad = |error: wharf_mapping::PathError| Response::text(error.to_string()).with_status(StatusCode::BAD_REQUEST);
+        let not_found = || Response::status(StatusCode::NOT_FOUND);
+
+        let request_uri: Box<str> = parts.uri.path().into();
+        let path = canonicalise(&request_uri).map_err(bad)?;
+        let context_path = self.context.context_path();
+        let inside = path.decoded.strip_prefix(context_path).ok_or_else(not_found)?;
+        if inside.is_empty() && matches!(parts.method, Method::GET | Method::HEAD) {
+            // Relative links of the first page work only from here.
+            let query = parts.uri.query().map_or(String::new(), |query| format!("?{query}"));
+            return Err(Response::redirect(&format!("{context_path}/{query}")).unwrap_or_else(crate::Error::into_response));
+        }
+        if !inside.is_empty() && !inside.starts_with('/') {
+            return Err(not_found());
+        }
+        let (servlet, pattern, servlet_end, has_path_info) = match &self.map {
+            None => (0, 0, 0, true),
+            Some(map) => {
+                let found = map.find(inside).ok_or_else(not_found)?;
+                (found.servlet, found.pattern, found.servlet_path_len, found.has_path_info)
+            }
+        };
+        let authority = parts.uri.authority().map(|authority| authority.as_str());
+        let host = || parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        let facts = RequestFacts {
+            servlet_path: inside[..servlet_end].into(),
+            path_info: has_path_info.then(|| inside[servlet_end..].into()),
+            servlet,
+            pattern,
+            remote: peer.remote,
+            local: peer.local,
+            secure: false,
+            authority: authority.or_else(host).unwrap_or_default().into(),
+            id: format!("local-{number}").into(),
+            context: Arc::clone(&self.context),
+            request_uri: request_uri.clone(),
+        };
+        parts.uri = target_in_context(&path.encoded, context_path, parts.uri.query())
+            .map_err(|error| Response::text(error.to_string()).with_status(StatusCode::BAD_REQUEST))?;
+        Ok(Request::from_parts(parts, body, facts))
+    }
+}
