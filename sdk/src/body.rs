@@ -76,7 +76,19 @@ impl Body {
         C: Into<Bytes>,
         E: Into<BoxError>,
     {
-        Self(BodyKind::Stream(Mutex::new(Box::pin(StreamBody { stream }))))
+        Self(BodyKind::Stream(Mutex::new(Box::pin(StreamBody { stream, left: None }))))
+    }
+
+    /// A body from a stream of chunks that are so many bytes together: it is sent with a `Content-Length`.
+    ///
+    /// A stream that turns out shorter or longer is an error, and the connection is cut.
+    pub fn from_stream_of<S, C, E>(len: u64, stream: S) -> Self
+    where
+        S: Stream<Item = Result<C, E>> + Send + 'static,
+        C: Into<Bytes>,
+        E: Into<BoxError>,
+    {
+        Self(BodyKind::Stream(Mutex::new(Box::pin(StreamBody { stream, left: Some(len) }))))
     }
 
     /// True when there is no content at all.
@@ -215,6 +227,8 @@ pin_project_lite::pin_project! {
     struct StreamBody<S> {
         #[pin]
         stream: S,
+        // Bytes still to come, where that is known.
+        left: Option<u64>,
     }
 }
 
@@ -228,10 +242,27 @@ where
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Poll::Ready(
-            ready!(self.project().stream.poll_next(cx))
-                .map(|chunk| chunk.map(|chunk| Frame::data(chunk.into())).map_err(Into::into)),
-        )
+        let this = self.project();
+        let chunk = match ready!(this.stream.poll_next(cx)) {
+            Some(Ok(chunk)) => chunk.into(),
+            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+            None => {
+                let missing = this.left.take().unwrap_or(0);
+                let short = || Err(format!("the stream ended {missing} bytes before its stated length").into());
+                return Poll::Ready((missing > 0).then(short));
+            }
+        };
+        if let Some(left) = this.left {
+            let Some(rest) = left.checked_sub(chunk.len() as u64) else {
+                return Poll::Ready(Some(Err("the stream is longer than its stated length".into())));
+            };
+            *left = rest;
+        }
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -319,6 +350,22 @@ mod tests {
         let long = stream_of(&["one ", "two ", "three"]).settle();
         assert_eq!(long.size_hint().exact(), Some(13));
         assert_eq!(long.collect().await.unwrap().to_bytes(), "one two three");
+    }
+
+    #[tokio::test]
+    async fn a_stream_keeps_to_its_stated_length() {
+        struct Chunks(Vec<&'static str>);
+        impl Stream for Chunks {
+            type Item = Result<&'static str, BoxError>;
+            fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+                Poll::Ready(self.0.pop().map(Ok))
+            }
+        }
+        for (len, good) in [(6, true), (5, false), (7, false)] {
+            let body = Body::from_stream_of(len, Chunks(vec!["def", "abc"]));
+            assert_eq!(body.size_hint().exact(), Some(len));
+            assert_eq!(body.collect().await.is_ok_and(|all| all.to_bytes() == "abcdef"), good, "{len}");
+        }
     }
 
     #[test]
