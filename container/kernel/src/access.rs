@@ -45,6 +45,11 @@ pub struct AccessRecord {
 pub trait AccessSink: Send + Sync + 'static {
     /// Takes one.
     fn record(&self, record: AccessRecord);
+
+    /// Whether records are wanted at all: where they are not, none is made.
+    fn enabled(&self) -> bool {
+        true
+    }
 }
 
 /// Writes nothing down.
@@ -52,4 +57,8 @@ pub struct NoAccessLog;
 
 impl AccessSink for NoAccessLog {
     fn record(&self, _record: AccessRecord) {}
+
+    fn enabled(&self) -> bool {
+        false
+    }
 }

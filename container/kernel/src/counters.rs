@@ -97,6 +97,69 @@ impl AppCounters {
     }
 }
 
+/// The counters of the whole server. All methods are lock-free.
+#[derive(Debug, Default)]
+pub struct ServerCounters {
+    open: AtomicU64,
+    accepted: AtomicU64,
+    accept_errors: AtomicU64,
+    unmapped: [AtomicU64; 5],
+    panics: AtomicU64,
+}
+
+impl ServerCounters {
+    /// A connection was accepted.
+    pub fn connection_opened(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection is gone.
+    pub fn connection_closed(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A connection could not be accepted.
+    pub fn accept_failed(&self) {
+        self.accept_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request that no application saw was answered.
+    pub fn answered_unmapped(&self, status: u16) {
+        self.unmapped[usize::from((status / 100).clamp(1, 5)) - 1].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An endpoint panicked.
+    pub fn panicked(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections that are open.
+    pub fn open_connections(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections accepted since the start.
+    pub fn accepted_connections(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Failures to accept a connection since the start.
+    pub fn accept_errors(&self) -> u64 {
+        self.accept_errors.load(Ordering::Relaxed)
+    }
+
+    /// Requests that no application saw, by status class: 1xx to 5xx.
+    pub fn unmapped_by_class(&self) -> [u64; 5] {
+        std::array::from_fn(|i| self.unmapped[i].load(Ordering::Relaxed))
+    }
+
+    /// Panics of endpoints caught by the pipeline.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,7 +20,7 @@ pub mod workers;
 pub use access::{AccessRecord, AccessSink, NoAccessLog};
 pub use app::{AppId, ContextPath, Version};
 pub use body::{Body, BoxError};
-pub use counters::AppCounters;
+pub use counters::{AppCounters, ServerCounters};
 pub use endpoint::{Connection, Endpoint, Exchange, PathElements, ResponseFuture};
 pub use lease::{Gate, Hold, Lease};
 pub use refusal::{Refusal, Stage};

@@ -1,0 +1,81 @@
+//! What every request must satisfy before it is mapped; hyper has checked the grammar of the message before.
+
+use http::header::{EXPECT, HOST, HeaderValue};
+use http::{Method, Request, StatusCode, Version};
+use wharf_mapping::parse_host;
+
+use crate::Limits;
+
+/// Methods named in `Allow` where the server itself answers.
+pub(crate) const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS");
+
+/// A request that is answered without being mapped.
+#[derive(Debug)]
+pub(crate) struct Reject {
+    pub(crate) status: StatusCode,
+    /// A sentence for the client.
+    pub(crate) detail: &'static str,
+    /// Whether the connection is closed: what follows on it can't be trusted, or is not worth reading.
+    pub(crate) close: bool,
+}
+
+const fn reject(status: StatusCode, detail: &'static str) -> Reject {
+    Reject { status, detail, close: true }
+}
+
+/// Checks a request and gives the authority it is for: that of an absolute-form target, else the Host header (RFC 9112,
+/// section 3.2); empty for HTTP/1.0 without either. The Host header is made to agree with it.
+pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits) -> Result<Box<str>, Reject> {
+    let uri = request.uri();
+    let target = uri.path_and_query().map_or(0, |p| p.as_str().len());
+    if target > limits.target_bytes {
+        return Err(reject(StatusCode::URI_TOO_LONG, ""));
+    }
+    match *request.method() {
+        Method::CONNECT => return Err(reject(StatusCode::METHOD_NOT_ALLOWED, "This server is not a proxy.")),
+        Method::TRACE => return Err(Reject { status: StatusCode::METHOD_NOT_ALLOWED, detail: "", close: false }),
+        _ => {}
+    }
+    let authority = authority(request)?;
+    if let Some(expectation) = request.headers().get(EXPECT)
+        && !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue")
+    {
+        return Err(reject(StatusCode::EXPECTATION_FAILED, ""));
+    }
+    Ok(authority)
+}
+
+fn authority<B>(request: &mut Request<B>) -> Result<Box<str>, Reject> {
+    let bad = |detail| Err(reject(StatusCode::BAD_REQUEST, detail));
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return bad("The request has more than one Host header.");
+    }
+    let host = match host {
+        None if request.version() >= Version::HTTP_11 => return bad("The request has no Host header."),
+        None => None,
+        Some(value) => match value.to_str().ok().filter(|text| parse_host(text).is_ok()) {
+            None => return bad("The Host header is not valid."),
+            Some(text) => Some(text),
+        },
+    };
+    let uri = request.uri();
+    let Some(scheme) = uri.scheme() else {
+        return Ok(host.unwrap_or_default().into());
+    };
+    if !matches!(scheme.as_str(), "http" | "https") {
+        return bad("The scheme of the request target is neither http nor https.");
+    }
+    let target = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    if parse_host(target).is_err() {
+        return bad("The host in the request target is not valid.");
+    }
+    let target: Box<str> = target.into();
+    if host != Some(&*target)
+        && let Ok(value) = HeaderValue::from_str(&target)
+    {
+        request.headers_mut().insert(HOST, value);
+    }
+    Ok(target)
+}

@@ -1,0 +1,122 @@
+//! The mapper: from the path of a request to the endpoint that answers it, with a lease on its generation.
+
+use std::sync::Arc;
+
+use http::header::{ALLOW, HeaderValue, LOCATION, RETRY_AFTER};
+use http::{Method, Request, Response, StatusCode};
+use wharf_kernel::{AppCounters, Body, Connection, Exchange, Lookup, PathElements, ResponseFuture, Route, Routes};
+use wharf_mapping::{CanonicalPath, canonicalise};
+
+use crate::{check, error_page};
+
+/// How often a lease is tried for. A generation leaves the table before its gate closes, so the second look finds the next
+/// one; more looks only matter when redeploys come faster than requests.
+const TRIES: usize = 1000;
+
+/// What becomes of a request.
+pub(crate) enum Dispatched {
+    /// An application answers.
+    Endpoint(ResponseFuture, Arc<AppCounters>),
+    /// The container answers.
+    Answer(Response<Body>),
+}
+
+/// Maps a request and hands it to its endpoint.
+pub(crate) fn dispatch(
+    routes: &Routes,
+    request: Request<Body>,
+    authority: Box<str>,
+    connection: &Arc<Connection>,
+    id: &Arc<str>,
+) -> Dispatched {
+    let page = |status, detail: &str| error_page::render(status, detail, id, request.headers());
+    if request.uri().path() == "*" {
+        let mut response = Response::new(Body::empty());
+        if request.method() != Method::OPTIONS {
+            response = page(StatusCode::BAD_REQUEST, "");
+        }
+        response.headers_mut().insert(ALLOW, check::ALLOW);
+        return Dispatched::Answer(response);
+    }
+    // An absolute-form target without a path has the path "/" already.
+    let path = match canonicalise(request.uri().path()) {
+        Ok(path) => path,
+        Err(error) => return Dispatched::Answer(page(StatusCode::BAD_REQUEST, &format!("Refused: {error}."))),
+    };
+    let host = wharf_mapping::parse_host(&authority).map_or("", |h| h.host);
+    for _ in 0..TRIES {
+        let table = routes.load();
+        let route = match table.find(host, &path.decoded) {
+            Lookup::Found(route) => route,
+            Lookup::Suspended(_) => {
+                let mut response = page(StatusCode::SERVICE_UNAVAILABLE, "");
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+                return Dispatched::Answer(response);
+            }
+            Lookup::Missing if table.routes().is_empty() => {
+                return Dispatched::Answer(page(
+                    StatusCode::NOT_FOUND,
+                    "No application is deployed yet. Copy a module (shop.so) or a folder with an app.toml into the deploy \
+                     directory, or run: wharf deploy FILE. It is served as soon as it is there.",
+                ));
+            }
+            Lookup::Missing => return Dispatched::Answer(page(StatusCode::NOT_FOUND, "")),
+        };
+        if let Some(response) = root_redirect(route, &path, &request) {
+            return Dispatched::Answer(response);
+        }
+        let Some(elements) = elements(route, &path) else {
+            return Dispatched::Answer(page(StatusCode::NOT_FOUND, ""));
+        };
+        let Some(lease) = route.gate.try_lease() else { continue };
+        let counters = route.counters.clone();
+        counters.begin();
+        let exchange =
+            Exchange { path: elements, authority, connection: connection.clone(), id: id.clone(), lease, request };
+        return Dispatched::Endpoint(route.endpoint.call(exchange), counters);
+    }
+    Dispatched::Answer(page(StatusCode::SERVICE_UNAVAILABLE, ""))
+}
+
+/// A GET of the context path itself, without the slash, is sent to the path with it, so that relative links work.
+fn root_redirect(route: &Route, path: &CanonicalPath<'_>, request: &Request<Body>) -> Option<Response<Body>> {
+    let context = route.id.path.as_str();
+    let is_root = !context.is_empty() && path.decoded.len() == context.len();
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !is_root || !safe || route.servlets.as_ref().is_some_and(wharf_mapping::ServletMap::has_context_root) {
+        return None;
+    }
+    let query = request.uri().query();
+    let location = format!("{}/{}{}", path.encoded, if query.is_some() { "?" } else { "" }, query.unwrap_or_default());
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::FOUND;
+    response.headers_mut().insert(LOCATION, HeaderValue::from_str(&location).ok()?);
+    Some(response)
+}
+
+/// Takes the path apart. `None` where no servlet of the context takes it.
+fn elements(route: &Route, path: &CanonicalPath<'_>) -> Option<PathElements> {
+    let context = route.id.path.as_str();
+    let (mut encoded, mut decoded): (Box<str>, Box<str>) = ((&*path.encoded).into(), (&*path.decoded).into());
+    if decoded.len() == context.len() {
+        // The context path itself is answered as its root.
+        encoded = format!("{encoded}/").into();
+        decoded = format!("{decoded}/").into();
+    }
+    let found = match &route.servlets {
+        None => (0, 0, 0, true),
+        Some(map) => {
+            let found = map.find(&decoded[context.len()..])?;
+            (found.servlet, found.pattern, found.servlet_path_len, found.has_path_info)
+        }
+    };
+    Some(PathElements {
+        encoded,
+        context: route.id.path.clone(),
+        servlet_end: context.len() + found.2,
+        has_path_info: found.3,
+        servlet: found.0,
+        pattern: found.1,
+        decoded,
+    })
+}

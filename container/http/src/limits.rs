@@ -1,0 +1,80 @@
+//! The limits of the server and where it listens. The defaults suit a container that faces the internet.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a client may use up.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Open connections; at the limit accepting pauses. Default: 10,000, but at most 80% of the process's file descriptors.
+    pub connections: usize,
+    /// Time for the head of a request, and for the next one to begin on an idle connection. Default: 10 s.
+    pub header_timeout: Duration,
+    /// Header lines of a request; more are answered with 431. Default: 100.
+    pub header_count: usize,
+    /// Bytes of all header lines together; more are answered with 431. Default: 32 KiB.
+    pub header_bytes: usize,
+    /// Bytes of the request target; a longer one is answered with 414. Default: 8 KiB.
+    pub target_bytes: usize,
+    /// Bytes of a request body; more are answered with 413. Default: 10 MiB.
+    pub body_bytes: u64,
+    /// Time for the next piece of a request body to arrive. Default: 30 s.
+    pub body_idle: Duration,
+    /// Bytes of a request body the application did not read that are read and thrown away to keep the connection. Default: 256 KiB.
+    pub drain_bytes: u64,
+    /// How long that may take. Default: 5 s.
+    pub drain_time: Duration,
+    /// Whether a connection stays open after a request with `Transfer-Encoding`. Default: false, since such a request may
+    /// have had a Content-Length beside it, and then the connection must be closed (RFC 9112, section 6.1).
+    pub keep_alive_after_chunked: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let descriptors = rlimit::Resource::NOFILE.get_soft().unwrap_or(1024);
+        let connections = usize::try_from(descriptors.saturating_mul(8) / 10).unwrap_or(usize::MAX).clamp(1, 10_000);
+        Self {
+            connections,
+            header_timeout: Duration::from_secs(10),
+            header_count: 100,
+            header_bytes: 32 * 1024,
+            target_bytes: 8 * 1024,
+            body_bytes: 10 * 1024 * 1024,
+            body_idle: Duration::from_secs(30),
+            drain_bytes: 256 * 1024,
+            drain_time: Duration::from_secs(5),
+            keep_alive_after_chunked: false,
+        }
+    }
+}
+
+/// Somewhere to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// A TCP address; port 0 takes a free port.
+    Tcp(SocketAddr),
+    /// A Unix socket. A socket file that nobody listens on any more is replaced.
+    Unix(PathBuf),
+}
+
+/// How a server is started.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Where to listen.
+    pub listen: Vec<Listen>,
+    /// Worker threads, at least 1. Default: one for each processor available.
+    pub workers: usize,
+    /// Limits.
+    pub limits: Limits,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            limits: Limits::default(),
+        }
+    }
+}

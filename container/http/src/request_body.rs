@@ -1,0 +1,137 @@
+//! The body of a request on its way in: capped, not left idle, and read to its end when the application does not.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+use wharf_kernel::BoxError;
+
+use crate::Limits;
+
+/// What the pipeline learns of a body that the endpoint owns.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Content bytes received.
+    pub(crate) bytes: AtomicU64,
+    /// Whether there were more than allowed.
+    pub(crate) too_large: AtomicBool,
+    /// Whether the client stopped sending.
+    pub(crate) stalled: AtomicBool,
+}
+
+/// A request body with a cap.
+pub(crate) struct RequestBody {
+    incoming: Option<Incoming>,
+    left: u64,
+    idle: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    drain: (u64, Duration),
+    progress: Arc<Progress>,
+    done: bool,
+}
+
+impl RequestBody {
+    pub(crate) fn new(incoming: Incoming, limits: &Limits, progress: Arc<Progress>) -> Self {
+        Self {
+            incoming: Some(incoming),
+            left: limits.body_bytes,
+            idle: limits.body_idle,
+            timer: None,
+            drain: (limits.drain_bytes, limits.drain_time),
+            progress,
+            done: false,
+        }
+    }
+
+    fn fail(&mut self, why: &'static str) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.done = true;
+        self.incoming = None;
+        Poll::Ready(Some(Err(why.into())))
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        if this.done {
+            return Poll::Ready(None);
+        }
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
+            // The timer runs only while the client is waited for.
+            let idle = this.idle;
+            let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+            ready!(timer.as_mut().poll(cx));
+            this.progress.stalled.store(true, Ordering::Relaxed);
+            return this.fail("the client stopped sending the request body");
+        };
+        if let Some(timer) = &mut this.timer {
+            timer.as_mut().reset(Instant::now() + this.idle);
+        }
+        match frame {
+            Some(Ok(frame)) => {
+                let len = frame.data_ref().map_or(0, |data| data.len() as u64);
+                this.progress.bytes.fetch_add(len, Ordering::Relaxed);
+                match this.left.checked_sub(len) {
+                    Some(left) => this.left = left,
+                    None => {
+                        this.progress.too_large.store(true, Ordering::Relaxed);
+                        return this.fail("the request body is larger than allowed");
+                    }
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                this.done = true;
+                Poll::Ready(Some(Err(error.into())))
+            }
+            None => {
+                this.done = true;
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.done || self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map(HttpBody::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if self.is_end_stream() {
+            return;
+        }
+        if let (Some(incoming), Ok(runtime)) = (self.incoming.take(), tokio::runtime::Handle::try_current()) {
+            let (bytes, time) = self.drain;
+            runtime.spawn(tokio::time::timeout(time, drain(incoming, bytes)));
+        }
+    }
+}
+
+/// Reads what the client still sends, up to `left` bytes, so that it sees the response instead of a reset, and so that the
+/// connection can be used again. What comes after that closes the connection.
+pub(crate) async fn drain(mut incoming: Incoming, mut left: u64) {
+    if incoming.size_hint().lower() > left {
+        return;
+    }
+    while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
+        match left.checked_sub(frame.data_ref().map_or(0, |data| data.len() as u64)) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
+}

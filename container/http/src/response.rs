@@ -1,0 +1,71 @@
+//! What every response must satisfy before it goes to the wire, whoever made it.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::{Method, Response, StatusCode};
+use http_body::Body as HttpBody;
+use wharf_kernel::Body;
+
+use crate::error_page;
+
+/// What must be known of the request once the endpoint owns it.
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    pub(crate) json: bool,
+}
+
+/// Makes a response one that can be sent: framing is the server's business (RFC 9112, section 6), 1xx is no final answer,
+/// and an error without content gets the default page.
+pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked, id: &str) {
+    let status = response.status();
+    if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+        tracing::warn!(request = id, "the application answered with status {status}, which is not a final one");
+        *response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    }
+    let status = response.status();
+    let headers = response.headers_mut();
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        for name in
+            [TRANSFER_ENCODING, HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")]
+        {
+            headers.remove(name);
+        }
+        // Only `close` is an application's to say.
+        if let Some(value) = headers.get(CONNECTION)
+            && !value.as_bytes().eq_ignore_ascii_case(b"close")
+        {
+            headers.remove(CONNECTION);
+        }
+    }
+    if (status.is_client_error() || status.is_server_error())
+        && response.body().is_end_stream()
+        && !response.headers().contains_key(CONTENT_TYPE)
+        && !(asked.method == Method::HEAD && response.headers().contains_key(CONTENT_LENGTH))
+    {
+        error_page::fill(response, "", id, asked.json);
+    }
+    correct_length(response, asked, id);
+}
+
+/// Removes a Content-Length that is not the length of the content.
+fn correct_length(response: &mut Response<Body>, asked: &Asked, id: &str) {
+    let Some(value) = response.headers().get(CONTENT_LENGTH) else { return };
+    let stated = Some(value).filter(|v| v.as_bytes().iter().all(u8::is_ascii_digit));
+    let stated = stated.and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let several = response.headers().get_all(CONTENT_LENGTH).iter().nth(1).is_some();
+    let bodiless = asked.method == Method::HEAD || response.status() == StatusCode::NOT_MODIFIED;
+    let wrong = match (stated, response.body().size_hint().exact()) {
+        (None, _) => true,
+        (Some(stated), Some(exact)) => stated != exact && !(bodiless && exact == 0),
+        (Some(_), None) => false,
+    };
+    if wrong || several {
+        tracing::warn!(request = id, "the application set a wrong Content-Length, {value:?}; it is not sent");
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+}
+
+/// Closes the connection after this response.
+pub(crate) fn close(response: &mut Response<Body>) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+}

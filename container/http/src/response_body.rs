@@ -1,0 +1,101 @@
+//! The body of a response on its way out: when it ends, so does the request, and what happened is written down.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use wharf_kernel::{AccessRecord, AppCounters, Body, BoxError};
+
+use crate::pipeline::Pipeline;
+use crate::request_body::Progress;
+
+/// Ends a request when it is dropped: counts it and hands its record to the access log.
+pub(crate) struct Tail {
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) began: Instant,
+    pub(crate) app: Option<Arc<AppCounters>>,
+    pub(crate) status: u16,
+    pub(crate) sent: u64,
+    pub(crate) received: Option<Arc<Progress>>,
+    pub(crate) ended: bool,
+    /// The record, made at the beginning where the access log wants one.
+    pub(crate) record: Option<Box<AccessRecord>>,
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        let duration = self.began.elapsed();
+        match &self.app {
+            Some(app) => {
+                let received = self.received.as_ref().map_or(0, |p| p.bytes.load(Ordering::Relaxed));
+                app.end(self.status, received, self.sent, duration);
+            }
+            None => self.pipeline.counters.answered_unmapped(self.status),
+        }
+        if let Some(mut record) = self.record.take() {
+            record.time = SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH);
+            record.status = self.status;
+            record.bytes = self.sent;
+            record.duration = duration;
+            record.app = self.app.take();
+            record.aborted = !self.ended;
+            self.pipeline.access.record(*record);
+        }
+    }
+}
+
+/// A response body with its [`Tail`].
+pub(crate) struct ResponseBody {
+    pub(crate) body: Body,
+    pub(crate) tail: Tail,
+}
+
+impl ResponseBody {
+    /// `sends` is false where the body is announced but not sent (HEAD): then it counts as ended from the start.
+    pub(crate) fn new(body: Body, mut tail: Tail, sends: bool) -> Self {
+        tail.ended = !sends || body.is_end_stream();
+        Self { body, tail }
+    }
+}
+
+impl HttpBody for ResponseBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx))).unwrap_or_else(|_| {
+            this.tail.pipeline.counters.panicked();
+            this.body = Body::empty();
+            Poll::Ready(Some(Err("the response body panicked".into())))
+        });
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    this.tail.sent += data.len() as u64;
+                }
+                this.tail.ended = this.body.is_end_stream();
+            }
+            Poll::Ready(None) => this.tail.ended = true,
+            Poll::Ready(Some(Err(error))) => {
+                let id = this.tail.record.as_ref().map_or("", |r| &*r.id);
+                tracing::warn!(request = id, "the response broke off: {error}");
+            }
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,143 @@
+//! The server's threads: limits, draining, work on each worker, sockets.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use support::*;
+use wharf_http::{Bound, Limits, Listen, Server, ServerConfig};
+
+#[test]
+fn at_the_limit_accepting_pauses_and_goes_on() {
+    let limits = Limits { connections: 2, ..Limits::default() };
+    let running = start_with(limits, vec![route("/", None, false)]);
+    let request = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut held: Vec<_> = (0..2).map(|_| connect(running.addr)).collect();
+    for stream in &mut held {
+        stream.write_all(request).unwrap();
+        assert!(stream.read(&mut [0; 512]).unwrap() > 0);
+    }
+    let mut third = connect(running.addr);
+    third.write_all(request).unwrap();
+    third.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(third.read(&mut [0; 512]).is_err(), "it waits");
+    drop(held.pop());
+    third.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert!(third.read(&mut [0; 512]).unwrap() > 0, "it is served once another is gone");
+}
+
+#[test]
+fn a_slow_head_is_cut() {
+    let limits = Limits { header_timeout: Duration::from_millis(300), ..Limits::default() };
+    let running = start_with(limits, vec![route("/", None, false)]);
+    let began = Instant::now();
+    let mut stream = connect(running.addr);
+    stream.write_all(b"GET / HTTP/1.1\r\nHo").unwrap();
+    let text = read_all(&mut stream);
+    assert!(matches!(*statuses(&text), [] | [408]), "{text}");
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_stalled_body_is_cut() {
+    let limits =
+        Limits { body_idle: Duration::from_millis(300), drain_time: Duration::from_millis(100), ..Limits::default() };
+    let running = start_with(limits, vec![route("/", None, false)]);
+    let mut stream = connect(running.addr);
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc").unwrap();
+    let text = read_all(&mut stream);
+    assert_eq!(statuses(&text), [408], "{text}");
+}
+
+#[test]
+fn draining_finishes_requests_and_cuts_the_rest() {
+    let running = start();
+    let mut idle = connect(running.addr);
+    idle.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert!(idle.read(&mut [0; 512]).unwrap() > 0);
+    let mut busy = connect(running.addr);
+    busy.write_all(b"POST /busy HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n").unwrap();
+    let mut interim = [0; 25];
+    busy.read_exact(&mut interim).unwrap();
+    let mut stuck = connect(running.addr);
+    stuck.write_all(b"POST /stuck HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n").unwrap();
+    stuck.read_exact(&mut interim).unwrap();
+    let addr = running.addr;
+    std::thread::scope(|scope| {
+        let drained = scope.spawn(|| running.server.drain(Duration::from_secs(2)));
+        assert_eq!(idle.read(&mut [0; 16]).unwrap(), 0, "an idle connection is closed at once");
+        assert!(std::net::TcpStream::connect(addr).is_err(), "nothing is accepted any more");
+        busy.write_all(b"abc").unwrap();
+        let text = read_all(&mut busy);
+        assert!(text.ends_with("/busy 3") && text.contains("connection: close"), "{text}");
+        assert_eq!(drained.join().unwrap(), 1);
+    });
+    assert_eq!(running.pipeline.counters.open_connections(), 0);
+    assert_eq!(running.server.drain(Duration::ZERO), 0);
+    running.server.stop();
+}
+
+#[test]
+fn work_is_done_on_each_worker() {
+    let running = start();
+    let (sender, receiver) = mpsc::channel();
+    let workers = running.server.workers();
+    let threads = sender.clone();
+    workers.on_each(
+        Arc::new(move || threads.send(std::thread::current().name().unwrap().to_owned()).unwrap()),
+        Arc::new(move |name| sender.send(format!("done {name}")).unwrap()),
+    );
+    let mut seen: Vec<_> = (0..4).map(|_| receiver.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
+    seen.sort();
+    assert_eq!(seen, ["done wharf-worker-0", "done wharf-worker-1", "wharf-worker-0", "wharf-worker-1"]);
+    assert_eq!(workers.names(), ["wharf-worker-0", "wharf-worker-1"]);
+}
+
+#[test]
+fn connections_are_spread_over_the_workers() {
+    let running = start();
+    let mut streams: Vec<_> = (0..8).map(|_| connect(running.addr)).collect();
+    for stream in &mut streams {
+        stream.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        assert!(stream.read(&mut [0; 512]).unwrap() > 0);
+    }
+    let log = running.log.0.lock().unwrap();
+    // The first eight digits of an id belong to a worker.
+    let mut counts = std::collections::HashMap::new();
+    for record in &*log {
+        *counts.entry(record.id[..8].to_owned()).or_insert(0) += 1;
+    }
+    assert_eq!(counts.values().collect::<Vec<_>>(), [&4, &4]);
+}
+
+#[test]
+fn unix_sockets_are_served_and_removed() {
+    let folder = std::env::temp_dir().join(format!("wharf-http-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("socket");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists(), "a stale socket file is in the way");
+    let running = start();
+    let config = ServerConfig { listen: vec![Listen::Unix(path.clone())], workers: 1, ..ServerConfig::default() };
+    let server = Server::start(&config, running.pipeline.clone()).unwrap();
+    assert_eq!(server.bound(), [Bound::Unix(path.clone())]);
+    let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    stream.write_all(b"GET /u HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.ends_with("/u 0"), "{text}");
+    assert!(Server::start(&config, running.pipeline.clone()).is_err(), "somebody listens there");
+    drop(server);
+    assert!(!path.exists());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let running = start();
+    let config = ServerConfig { listen: vec![Listen::Tcp(running.addr)], workers: 1, ..ServerConfig::default() };
+    let error = Server::start(&config, running.pipeline.clone()).err().unwrap().to_string();
+    assert!(error.contains(&running.addr.to_string()) && error.contains("another program"), "{error}");
+}
