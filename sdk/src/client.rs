@@ -35,7 +35,7 @@ use crate::{Body, BoxError, IntoApplication, MappingError, ServletContext};
 /// ```
 pub struct TestClient(Local);
 
-type Make = Box<dyn FnOnce(&ServletContext) -> Result<Arc<dyn Application>, MappingError>>;
+type Make = Box<dyn FnOnce(&ServletContext) -> Result<Arc<dyn Application>, MappingError> + Send>;
 
 /// A [`TestClient`] before its start.
 #[must_use = "nothing runs before `start`"]
@@ -47,12 +47,12 @@ pub struct TestClientBuilder {
 impl TestClient {
     /// A client for an [`App`](crate::App), an axum `Router` or whatever else can be deployed.
     #[expect(clippy::new_ret_no_self, reason = "the client exists once the application has started")]
-    pub fn new<M>(app: impl IntoApplication<M> + 'static) -> TestClientBuilder {
+    pub fn new<M>(app: impl IntoApplication<M> + Send + 'static) -> TestClientBuilder {
         Self::builder(Box::new(move |_| app.into_application()))
     }
 
     /// A client for a function as given to `export!`, with or without the context as its argument.
-    pub fn from_fn<M>(function: impl Factory<M> + 'static) -> TestClientBuilder {
+    pub fn from_fn<M>(function: impl Factory<M> + Send + 'static) -> TestClientBuilder {
         Self::builder(Box::new(move |context| function.make(context)))
     }
 
@@ -87,7 +87,8 @@ impl TestClient {
     pub fn request(&self, method: Method, path: &str) -> TestRequest<'_> {
         let mut request = http::Request::new(Body::empty());
         let target = format!("{}{path}", self.0.context().context_path());
-        *request.uri_mut() = target.parse().unwrap_or_else(|error| panic!("'{target}' is not a request target: {error}"));
+        *request.uri_mut() =
+            target.parse().unwrap_or_else(|error| panic!("'{target}' is not a request target: {error}"));
         *request.method_mut() = method;
         request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
         TestRequest { client: self, request }

@@ -27,7 +27,10 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    pub(crate) async fn start(application: Arc<dyn Application>, context: Arc<ServletContext>) -> Result<Self, BoxError> {
+    pub(crate) async fn start(
+        application: Arc<dyn Application>,
+        context: Arc<ServletContext>,
+    ) -> Result<Self, BoxError> {
         let servlets = application.servlets();
         let map = if servlets.is_empty() {
             None
@@ -52,23 +55,24 @@ impl Local {
     pub(crate) async fn call(&self, request: http::Request<Body>, peer: Peer) -> Response {
         match self.map(request, peer) {
             Ok(request) => Arc::clone(&self.application).call(request).await,
-            Err(response) => response,
+            Err(response) => *response,
         }
     }
 
-    fn map(&self, request: http::Request<Body>, peer: Peer) -> Result<Request, Response> {
+    fn map(&self, request: http::Request<Body>, peer: Peer) -> Result<Request, Box<Response>> {
         let (mut parts, body) = request.into_parts();
-        let bad = |error: wharf_mapping::PathError| Response::text(error.to_string()).with_status(StatusCode::BAD_REQUEST);
-        let not_found = || Response::status(StatusCode::NOT_FOUND);
+        let bad = |why: String| Box::new(Response::text(why).with_status(StatusCode::BAD_REQUEST));
+        let not_found = || Box::new(Response::status(StatusCode::NOT_FOUND));
 
         let request_uri: Box<str> = parts.uri.path().into();
-        let path = canonicalise(&request_uri).map_err(bad)?;
+        let path = canonicalise(&request_uri).map_err(|error| bad(error.to_string()))?;
         let context_path = self.context.context_path();
         let inside = path.decoded.strip_prefix(context_path).ok_or_else(not_found)?;
         if inside.is_empty() && matches!(parts.method, Method::GET | Method::HEAD) {
             // Relative links of the first page work only from here.
             let query = parts.uri.query().map_or(String::new(), |query| format!("?{query}"));
-            return Err(Response::redirect(&format!("{context_path}/{query}")).unwrap_or_else(crate::Error::into_response));
+            let location = format!("{context_path}/{query}");
+            return Err(Box::new(Response::redirect(&location).unwrap_or_else(crate::Error::into_response)));
         }
         if !inside.is_empty() && !inside.starts_with('/') {
             return Err(not_found());
@@ -97,7 +101,7 @@ impl Local {
             request_uri: request_uri.clone(),
         };
         parts.uri = target_in_context(&path.encoded, context_path, parts.uri.query())
-            .map_err(|error| Response::text(error.to_string()).with_status(StatusCode::BAD_REQUEST))?;
+            .map_err(|error| bad(error.to_string()))?;
         Ok(Request::from_parts(parts, body, facts))
     }
 }
