@@ -1,0 +1,96 @@
+//! Answers requests from a document root.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{ALLOW, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tower::ServiceExt;
+use tower_http::services::ServeDir;
+use tower_http::services::fs::DefaultServeDirFallback;
+use wharf_kernel::{Body, BoxError, Endpoint, Exchange, Hold, Lease, ResponseFuture};
+
+use crate::beneath::Beneath;
+use crate::hidden::is_hidden;
+
+/// The endpoint of one static site.
+pub(crate) struct Files(ServeDir<DefaultServeDirFallback, Beneath>);
+
+impl Files {
+    /// Serves what is below `root`, mounted at `context`.
+    pub(crate) fn new(root: Beneath, context: &str) -> Self {
+        Self(
+            ServeDir::with_backend("", root)
+                .redirect_path_prefix(context)
+                .precompressed_br()
+                .precompressed_gzip()
+                .ignore_multi_range_requests(true),
+        )
+    }
+}
+
+impl Endpoint for Files {
+    fn call(&self, exchange: Exchange) -> ResponseFuture {
+        let Exchange { request, path, lease, .. } = exchange;
+        let context = path.context.as_str().len();
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return Box::pin(std::future::ready(response));
+        }
+        let inner = &path.encoded[context..];
+        let target =
+            request.uri().query().map_or_else(|| inner.parse(), |query| format!("{inner}?{query}").parse::<Uri>());
+        let Ok(target) = target else { return Box::pin(std::future::ready(empty(StatusCode::BAD_REQUEST))) };
+        if is_hidden(&path.decoded[context..]) {
+            return Box::pin(std::future::ready(empty(StatusCode::NOT_FOUND)));
+        }
+        let mut file_request = Request::new(Body::empty());
+        *file_request.method_mut() = request.method().clone();
+        *file_request.uri_mut() = target;
+        *file_request.headers_mut() = request.into_parts().0.headers;
+        let service = self.0.clone();
+        Box::pin(async move {
+            let Ok(mut response) = service.oneshot(file_request).await;
+            if response.status().is_success() {
+                response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            }
+            response.map(|body| Body::new(Leased { body, _lease: lease.held_for(Hold::Body) }))
+        })
+    }
+}
+
+fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// A body that keeps its generation until it is sent.
+struct Leased<B> {
+    body: B,
+    _lease: Lease,
+}
+
+impl<B> HttpBody for Leased<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
