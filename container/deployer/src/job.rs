@@ -1,0 +1,138 @@
+//! One attempt to bring up a generation: verify, launch, map, health check. Runs on a thread of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wharf_kernel::endpoint::{Connection, Exchange, PathElements};
+use wharf_kernel::launch::{Description, Kind, Launched, Launcher, Plan};
+use wharf_kernel::refusal::Code;
+use wharf_kernel::{Body, Hold, Refusal};
+use wharf_mapping::ServletMap;
+
+use crate::keep::Kept;
+use crate::scan::Print;
+
+/// What to bring up.
+pub(crate) struct Job {
+    /// The plan for the launcher.
+    pub(crate) plan: Plan,
+    /// Path for the health check.
+    pub(crate) health: Option<String>,
+    /// Where good files are kept, the print of the file alone, and how many; `None` for what has no single file.
+    pub(crate) keep: Option<(Kept, Print, usize)>,
+}
+
+/// A generation that is ready for traffic.
+pub(crate) struct Ready {
+    /// The generation.
+    pub(crate) launched: Arc<dyn Launched>,
+    /// Its servlets as a map; `None` where the endpoint takes the whole context.
+    pub(crate) servlets: Option<ServletMap>,
+    /// Number of the kept copy of its file.
+    pub(crate) copy: Option<u64>,
+}
+
+impl Job {
+    /// Brings it up. `verified` is called when the look at the source found nothing wrong.
+    ///
+    /// # Errors
+    /// The refusal. Nothing of the generation is left then, or what is left is logged.
+    pub(crate) fn run(self, launcher: &dyn Launcher, verified: impl FnOnce(&Description)) -> Result<Ready, Refusal> {
+        verified(&launcher.verify(&self.plan)?);
+        let launched = launcher.launch(&self.plan)?;
+        match self.prepare(&*launched) {
+            Ok(servlets) => {
+                let copy = self.keep(&launched.description().sha256);
+                Ok(Ready { launched, servlets, copy })
+            }
+            Err(refusal) => {
+                launched.gate().close();
+                let retirement = launched.retire(self.plan.stop_timeout);
+                if !retirement.held_by.is_empty() {
+                    tracing::warn!(app = %self.plan.id, generation = self.plan.generation,
+                        held_by = retirement.held_by.join(", "), "the refused generation stays in memory");
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    fn prepare(&self, launched: &dyn Launched) -> Result<Option<ServletMap>, Refusal> {
+        let servlets = launched.servlets();
+        let map = if servlets.is_empty() {
+            None
+        } else {
+            let map = ServletMap::new(servlets.iter().map(|s| s.patterns.clone()).enumerate())
+                .map_err(|e| Refusal::new(Code::BadMapping, e.to_string()))?;
+            Some(map)
+        };
+        if let Some(path) = &self.health {
+            let unhealthy = |what: String| Refusal::new(Code::Unhealthy, format!("GET {path}: {what}"));
+            let exchange = self.exchange(path, launched, map.as_ref()).map_err(unhealthy)?;
+            let status = call(launched, exchange, self.plan.start_timeout).map_err(unhealthy)?;
+            if !status.is_success() {
+                return Err(unhealthy(format!("status {status}")));
+            }
+        }
+        Ok(map)
+    }
+
+    /// The request of the health check, mapped as one from the network would be.
+    fn exchange(&self, path: &str, launched: &dyn Launched, map: Option<&ServletMap>) -> Result<Exchange, String> {
+        let context = &self.plan.id.path;
+        let canonical = wharf_mapping::canonicalise(path).map_err(|e| e.to_string())?;
+        let encoded = format!("{}{}", context.as_str(), canonical.encoded);
+        let decoded = format!("{}{}", context.as_str(), canonical.decoded);
+        let start = context.as_str().len();
+        let (servlet, pattern, servlet_end, has_path_info) = match map {
+            None => (0, 0, start, true),
+            Some(map) => {
+                let found = map.find(&canonical.decoded).ok_or("no servlet of the application has this path")?;
+                (found.servlet, found.pattern, start + found.servlet_path_len, found.has_path_info)
+            }
+        };
+        let request = http::Request::get(&encoded)
+            .header(http::header::HOST, "localhost")
+            .header(http::header::USER_AGENT, "wharf-health-check")
+            .body(Body::empty())
+            .map_err(|e| e.to_string())?;
+        Ok(Exchange {
+            request,
+            path: PathElements {
+                encoded: encoded.into(),
+                decoded: decoded.into(),
+                context: context.clone(),
+                servlet_end,
+                has_path_info,
+                servlet,
+                pattern,
+            },
+            authority: "localhost".into(),
+            connection: Arc::new(Connection::new(None, None, false)),
+            id: format!("health-{}", self.plan.generation).into(),
+            lease: launched.gate().try_lease().ok_or("the generation is closed")?.held_for(Hold::Request),
+        })
+    }
+
+    fn keep(&self, sha256: &str) -> Option<u64> {
+        let (kept, print, keep) = self.keep.as_ref()?;
+        if self.plan.kind != Kind::Module || sha256.is_empty() || *keep == 0 {
+            return None;
+        }
+        kept.keep(&self.plan.source, sha256, print, *keep).unwrap_or_else(|error| {
+            tracing::warn!(app = %self.plan.id, %error, "no copy of this version could be kept; it can't be rolled back to");
+            None
+        })
+    }
+}
+
+/// Calls the endpoint on a small runtime of this thread; the response and its body are gone when it returns.
+fn call(launched: &dyn Launched, exchange: Exchange, timeout: Duration) -> Result<http::StatusCode, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    runtime.block_on(async {
+        match tokio::time::timeout(timeout, launched.endpoint().call(exchange)).await {
+            Ok(response) => Ok(response.status()),
+            Err(_) => Err(format!("no answer in {timeout:?}")),
+        }
+    })
+}

@@ -1,0 +1,420 @@
+//! The settings of the container: every key, its type and its default. Reading files is the binary's task.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// All settings. Each has a default, so an empty file is a valid configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Folder for private copies, kept versions and the admin socket. Default `.wharf`.
+    pub state_dir: PathBuf,
+    /// The connectors and their limits.
+    pub server: Server,
+    /// What is deployed, and how.
+    pub deploy: Deploy,
+    /// The admin API.
+    pub admin: Admin,
+    /// The log on standard error.
+    pub log: Log,
+    /// The access log.
+    pub access_log: AccessLog,
+    /// Virtual hosts. Default none: one host, called `default`, answers every name.
+    pub host: Vec<Host>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            state_dir: ".wharf".into(),
+            server: Server::default(),
+            deploy: Deploy::default(),
+            admin: Admin::default(),
+            log: Log::default(),
+            access_log: AccessLog::default(),
+            host: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// The admin socket: `admin.socket`, else `admin.sock` in the state folder.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.admin.socket.clone().unwrap_or_else(|| self.state_dir.join("admin.sock"))
+    }
+
+    /// Rules that concern more than one key.
+    ///
+    /// # Errors
+    /// The key at fault (`host`) and what is wrong.
+    pub fn check(&self) -> Result<(), (String, String)> {
+        let mut names = BTreeMap::new();
+        for host in &self.host {
+            for name in std::iter::once(&host.name).chain(&host.aliases) {
+                let lower = name.to_ascii_lowercase();
+                let bare = lower.strip_prefix("*.").unwrap_or(&lower);
+                if let Err(error) = wharf_mapping::parse_host(bare) {
+                    return Err(("host".into(), format!("'{name}' is not a host name: {error}")));
+                }
+                if let Some(other) = names.insert(lower, &host.name) {
+                    return Err(("host".into(), format!("'{name}' is a name of '{other}' and of '{}'", host.name)));
+                }
+            }
+        }
+        if self.host.iter().filter(|h| h.default).count() > 1 {
+            return Err(("host".into(), "more than one host has default = true".into()));
+        }
+        if self.server.listen.is_empty() {
+            return Err(("server.listen".into(), "give at least one address, as \"127.0.0.1:8080\"".into()));
+        }
+        for (key, value) in [
+            ("deploy.parallel", self.deploy.parallel),
+            ("server.workers", self.server.workers),
+            ("deploy.runtime_threads", Some(self.deploy.runtime_threads)),
+            ("deploy.blocking_threads", Some(self.deploy.blocking_threads)),
+        ] {
+            if value == Some(0) {
+                return Err((key.into(), "must be at least 1".into()));
+            }
+        }
+        if self.deploy.poll_interval.is_zero() {
+            return Err(("deploy.poll_interval".into(), "must be longer than nothing".into()));
+        }
+        Ok(())
+    }
+}
+
+/// `[server]`: the connectors and their limits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Addresses to listen on: `"127.0.0.1:8080"`, `"[::]:80"`, `":8080"` for every address, `"unix:PATH"`. One or a list.
+    /// Port 0 picks a free one. Default `["127.0.0.1:8080"]`.
+    #[serde(deserialize_with = "one_or_many")]
+    pub listen: Vec<Listen>,
+    /// Worker threads; default: one for each processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<usize>,
+    /// How long requests in flight may take when the container stops or a generation is retired. Default `"30s"`.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+    /// Limits on requests.
+    pub limits: Limits,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080)))],
+            workers: None,
+            drain_timeout: Duration::from_secs(30),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// `[server.limits]`: what a client may ask for. Sizes are in bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Length of the request line. Default 8192.
+    pub request_line: usize,
+    /// Length of all header fields together. Default 32768.
+    pub headers: usize,
+    /// Number of header fields. Default 100.
+    pub header_count: usize,
+    /// Size of a request body. Default 10485760 (10 MiB).
+    pub body: u64,
+    /// How much of a body that the application left unread is read before the connection is closed. Default 262144.
+    pub unread_body: u64,
+    /// From the first byte of a request to the end of its headers. Default `"10s"`.
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// Without a byte of the request body. Default `"30s"`.
+    #[serde(with = "humantime_serde")]
+    pub body_idle_timeout: Duration,
+    /// Without a byte of the response taken by the client. Default `"30s"`.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
+    /// From the headers of the request to the headers of the response. Default `"60s"`.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+    /// Between two requests of a connection. Default `"60s"`.
+    #[serde(with = "humantime_serde")]
+    pub keep_alive_timeout: Duration,
+    /// Connections at a time. Default 10000; never more than 0.8 of the open files that the process may have.
+    pub max_connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_line: 8 << 10,
+            headers: 32 << 10,
+            header_count: 100,
+            body: 10 << 20,
+            unread_body: 256 << 10,
+            header_timeout: Duration::from_secs(10),
+            body_idle_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(60),
+            keep_alive_timeout: Duration::from_secs(60),
+            max_connections: 10_000,
+        }
+    }
+}
+
+/// `[deploy]`: what is deployed, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Deploy {
+    /// The folder that is watched. Default `deploy`.
+    pub dir: PathBuf,
+    /// How often the folder is looked at even when the kernel reports no change. Default `"5s"`.
+    #[serde(with = "humantime_serde")]
+    pub poll_interval: Duration,
+    /// Applications started at the same time; default: one for each processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<usize>,
+    /// How long the trial load of a new file may take. Default `"10s"`.
+    #[serde(with = "humantime_serde")]
+    pub trial_timeout: Duration,
+    /// How long the start of an application may take, and after it the health check. Default `"30s"`.
+    #[serde(with = "humantime_serde")]
+    pub start_timeout: Duration,
+    /// How long its stop may take. Default `"10s"`.
+    #[serde(with = "humantime_serde")]
+    pub stop_timeout: Duration,
+    /// Earlier good files kept for `wharf rollback`, for each application. Default 3.
+    pub keep_versions: usize,
+    /// Whether a version is retired as soon as a newer one of the same context path serves. Default false: versions
+    /// live side by side until their files are removed.
+    pub retire_old_versions: bool,
+    /// Threads of each module's own runtime. Default 1.
+    pub runtime_threads: usize,
+    /// Threads for the blocking servlets of each module, at most. Default 16.
+    pub blocking_threads: usize,
+}
+
+impl Default for Deploy {
+    fn default() -> Self {
+        Self {
+            dir: "deploy".into(),
+            poll_interval: Duration::from_secs(5),
+            parallel: None,
+            trial_timeout: Duration::from_secs(10),
+            start_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(10),
+            keep_versions: 3,
+            retire_old_versions: false,
+            runtime_threads: 1,
+            blocking_threads: 16,
+        }
+    }
+}
+
+/// `[admin]`: the admin API.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Path of the Unix socket. Default: `admin.sock` in the state folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+}
+
+/// `[log]`: the log on standard error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// What is logged: a level (`info`), or directives as `info,wharf_deployer=debug`. Default `info`.
+    pub level: String,
+    /// Form of a record. Default `text`.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[access_log]`: one line for each request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessLog {
+    /// Form of a line. Default `combined`.
+    pub format: AccessFormat,
+    /// Where the lines go: a path, or `-` for standard output. Default `-`.
+    pub file: PathBuf,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { format: AccessFormat::Combined, file: "-".into() }
+    }
+}
+
+/// Form of the access log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessFormat {
+    /// The combined log format of Apache httpd.
+    #[default]
+    Combined,
+    /// One JSON object a line.
+    Json,
+    /// None.
+    Off,
+}
+
+/// `[[host]]`: a virtual host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// Its name; `*.example.com` for every name below.
+    pub name: String,
+    /// Other names it answers.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Whether it answers names that no host has. Default false.
+    #[serde(default)]
+    pub default: bool,
+    /// A deploy folder of its own. Without one, applications come to this host by the key `host` of their side-car file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deploy_dir: Option<PathBuf>,
+}
+
+/// Where a connector listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl std::str::FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.is_empty() { Err("no path after 'unix:'".into()) } else { Ok(Self::Unix(path.into())) };
+        }
+        if let Some(port) = text.strip_prefix(':').and_then(|p| p.parse().ok()) {
+            return Ok(Self::Tcp(SocketAddr::new(IpAddr::from([0u8; 16]), port)));
+        }
+        let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+        local.as_deref().unwrap_or(text).parse().map(Self::Tcp).map_err(|_| {
+            format!("'{text}' is not an address to listen on: write \"127.0.0.1:8080\", \"[::1]:8080\", \":8080\" or \"unix:PATH\"")
+        })
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Serialize for Listen {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Listen>, D::Error> {
+    struct OneOrMany;
+    impl<'de> Visitor<'de> for OneOrMany {
+        type Value = Vec<Listen>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an address or a list of addresses")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            text.split(',').map(|part| part.trim().parse().map_err(E::custom)).collect()
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut all = Vec::new();
+            while let Some(listen) = seq.next_element()? {
+                all.push(listen);
+            }
+            Ok(all)
+        }
+    }
+    deserializer.deserialize_any(OneOrMany)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_the_default_and_the_default_survives_a_round_trip() {
+        let empty: Settings = toml::from_str("").unwrap();
+        assert_eq!(empty, Settings::default());
+        let text = toml::to_string(&empty).unwrap();
+        assert_eq!(toml::from_str::<Settings>(&text).unwrap(), empty);
+    }
+
+    #[test]
+    fn addresses() {
+        for (text, shown) in [
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("[::1]:80", "[::1]:80"),
+            (":80", "[::]:80"),
+            ("localhost:9", "127.0.0.1:9"),
+            ("unix:/run/x", "unix:/run/x"),
+        ] {
+            assert_eq!(text.parse::<Listen>().unwrap().to_string(), shown);
+        }
+        for bad in ["", "8080", "unix:", "localhost", ":70000", "a b:1"] {
+            assert!(bad.parse::<Listen>().is_err(), "{bad:?}");
+        }
+        let one: Settings = toml::from_str("server.listen = \":80, unix:/s\"").unwrap();
+        assert_eq!(one.server.listen.len(), 2);
+    }
+
+    #[test]
+    fn rules_over_several_keys() {
+        for (text, key) in [
+            ("[[host]]\nname = \"a\"\n[[host]]\nname = \"A\"", "host"),
+            ("[[host]]\nname = \"a\"\ndefault = true\n[[host]]\nname = \"b\"\ndefault = true", "host"),
+            ("[[host]]\nname = \"a b\"", "host"),
+            ("server.listen = []", "server.listen"),
+            ("deploy.parallel = 0", "deploy.parallel"),
+            ("deploy.poll_interval = \"0s\"", "deploy.poll_interval"),
+        ] {
+            assert_eq!(toml::from_str::<Settings>(text).unwrap().check().unwrap_err().0, key, "{text}");
+        }
+        let good = "[[host]]\nname = \"*.example.com\"\naliases = [\"example.com\"]";
+        toml::from_str::<Settings>(good).unwrap().check().unwrap();
+    }
+}

@@ -1,0 +1,165 @@
+//! The resources of the admin API.
+
+use std::io;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use futures_util::TryStreamExt;
+use serde::{Deserialize, Serialize};
+use tokio_util::io::{StreamReader, SyncIoBridge};
+use wharf_kernel::admin::{AppStatus, OperationError, Operations};
+
+use crate::Problem;
+
+/// What the API acts on.
+#[derive(Clone)]
+pub struct Manager {
+    /// The deployer.
+    pub operations: Arc<dyn Operations>,
+    /// Writes the metrics in the Prometheus text format.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// True while new requests are welcome: after the first applications serve, and until the container stops.
+    pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Begins the graceful stop of the container.
+    pub shutdown: Arc<dyn Fn() + Send + Sync>,
+    /// Facts about the container.
+    pub info: Arc<Info>,
+}
+
+/// Facts about a running container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Info {
+    /// Version of the container.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// The addresses it listens on, as URLs.
+    pub listening: Vec<String>,
+    /// The deploy folders.
+    pub deploy_dirs: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Upload {
+    name: String,
+}
+
+type Answer<T> = Result<T, Problem>;
+
+/// The API as an axum router.
+pub fn router(manager: Manager) -> Router {
+    Router::new()
+        .route("/v1/apps", get(list).post(deploy))
+        .route("/v1/apps/{name}", delete(undeploy).get(one))
+        .route("/v1/apps/{name}/{operation}", post(operate))
+        .route("/v1/metrics", get(metrics))
+        .route("/v1/info", get(|State(m): State<Manager>| async move { Json((*m.info).clone()) }))
+        .route("/v1/shutdown", post(shutdown))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such resource in the admin API") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this resource does not know that method")
+        })
+        .layer(DefaultBodyLimit::disable())
+        .with_state(manager)
+}
+
+/// Serves the API on the socket from [`crate::bind`] until `stop` completes; requests in flight are finished.
+///
+/// # Errors
+/// When the socket can't be given to the runtime.
+pub async fn serve(
+    listener: std::os::unix::net::UnixListener,
+    manager: Manager,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    axum::serve(listener, router(manager)).with_graceful_shutdown(stop).await
+}
+
+/// Runs an operation, which may block, off the runtime's threads.
+async fn blocking<T: Send + 'static>(
+    manager: Manager,
+    work: impl FnOnce(&dyn Operations) -> Result<T, OperationError> + Send + 'static,
+) -> Answer<T> {
+    match tokio::task::spawn_blocking(move || work(&*manager.operations)).await {
+        Ok(result) => result.map_err(Problem::from),
+        Err(_) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the operation broke off; see the log")),
+    }
+}
+
+async fn list(State(manager): State<Manager>) -> Answer<Json<Vec<AppStatus>>> {
+    blocking(manager, |o| Ok(o.list())).await.map(Json)
+}
+
+async fn one(State(manager): State<Manager>, Path(name): Path<String>) -> Answer<Json<AppStatus>> {
+    let find = move |o: &dyn Operations| {
+        o.list().into_iter().find(|a| a.name == name).ok_or_else(|| OperationError::NotFound(name.clone()))
+    };
+    blocking(manager, find).await.map(Json)
+}
+
+async fn deploy(
+    State(manager): State<Manager>,
+    query: Result<Query<Upload>, axum::extract::rejection::QueryRejection>,
+    body: Body,
+) -> Answer<(StatusCode, Json<AppStatus>)> {
+    let bad = |e: axum::extract::rejection::QueryRejection| Problem::new(StatusCode::BAD_REQUEST, e.body_text());
+    let Query(upload) = query.map_err(bad)?;
+    let stream = body.into_data_stream().map_err(io::Error::other);
+    let mut reader = SyncIoBridge::new(StreamReader::new(stream));
+    let status = blocking(manager, move |o| o.deploy(&upload.name, &mut reader)).await?;
+    Ok((StatusCode::CREATED, Json(status)))
+}
+
+async fn undeploy(State(manager): State<Manager>, Path(name): Path<String>) -> Answer<Json<AppStatus>> {
+    blocking(manager, move |o| o.undeploy(&name)).await.map(Json)
+}
+
+async fn operate(
+    State(manager): State<Manager>,
+    Path((name, operation)): Path<(String, String)>,
+) -> Answer<Json<AppStatus>> {
+    let work: fn(&dyn Operations, &str) -> Result<AppStatus, OperationError> = match operation.as_str() {
+        "start" => |o, n| o.start(n),
+        "stop" => |o, n| o.stop(n),
+        "reload" => |o, n| o.reload(n),
+        "rollback" => |o, n| o.rollback(n),
+        _ => {
+            let what = format!("there is no operation '{operation}'; there are start, stop, reload and rollback");
+            return Err(Problem::new(StatusCode::NOT_FOUND, what));
+        }
+    };
+    blocking(manager, move |o| work(o, &name)).await.map(Json)
+}
+
+async fn metrics(State(manager): State<Manager>) -> Response {
+    // The text may ask the deployer, which may be busy for a moment.
+    let text = tokio::task::spawn_blocking(move || (manager.metrics)()).await.unwrap_or_default();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+async fn shutdown(State(manager): State<Manager>) -> StatusCode {
+    tracing::info!("asked to stop by the admin API");
+    (manager.shutdown)();
+    StatusCode::ACCEPTED
+}
+
+async fn readyz(State(manager): State<Manager>) -> Response {
+    if (manager.ready)() {
+        "ok\n".into_response()
+    } else {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "starting or stopping").into_response()
+    }
+}
+
+#[cfg(test)]
+#[path = "api_tests.rs"]
+mod tests;
