@@ -127,8 +127,10 @@ where
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be exported",
-    label = "expected a function that makes an application",
-    note = "export a function `fn app() -> App` (or `-> axum::Router`, or a `Result` of these), or `fn app(context: &ServletContext) -> ...`"
+    label = "expected a function that returns an `App`, an axum `Router`, a tower service, or a `Result` of one of these",
+    note = "export the function itself, not what it returns: `fn app() -> App`, or `fn app(context: &ServletContext) -> App`",
+    note = "an axum `Router` must have its state: call `.with_state(state)` last, so that its type is `Router<()>`",
+    note = "the error of a `Result` must turn into `wharf_sdk::BoxError`"
 )]
 pub trait Factory<Marker> {
     /// Makes it.

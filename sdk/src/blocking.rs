@@ -79,7 +79,7 @@ impl<S: BlockingServlet> Blocking<S> {
 
     async fn run(&self, request: Request) -> Result<Response, Error> {
         let servlet = Arc::clone(&self.0);
-        spawn(move || servlet.service(request)).await?
+        spawn_for(request, move |request| servlet.service(request)).await?
     }
 
     async fn get(&self, request: Request) -> Result<Response, Error> {
@@ -131,8 +131,17 @@ where
     let function = Arc::new(function);
     move |request| {
         let function = Arc::clone(&function);
-        Box::pin(async move { spawn(move || function(request).into_response()).await? })
+        Box::pin(async move { spawn_for(request, move |request| function(request).into_response()).await? })
     }
+}
+
+/// Runs `f` on the pool for blocking work; what it logs carries the request's id.
+async fn spawn_for<T: Send + 'static>(
+    request: Request,
+    f: impl FnOnce(Request) -> T + Send + 'static,
+) -> Result<T, Error> {
+    let id = request.shared_id();
+    spawn(move || crate::log::for_request(&id, || f(request))).await
 }
 
 /// Runs `f` on the pool for blocking work. A panic in it is an error here; the panic hook has reported it.

@@ -1,4 +1,6 @@
-//! Write applications for the Wharf container.
+//! What applications of the Wharf container are written with.
+//!
+#![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
 mod app;
@@ -13,18 +15,19 @@ mod dispatch;
 mod entry;
 mod error;
 mod export;
-#[allow(unsafe_code)]
-mod ffi;
 #[cfg(feature = "axum")]
 pub mod extract;
+mod facts;
+#[allow(unsafe_code)]
+mod ffi;
 mod filter;
 mod handler;
 #[allow(unsafe_code)]
 mod heap;
 mod listener;
+mod local;
 #[allow(unsafe_code)]
 mod log;
-mod local;
 mod mount;
 mod parameters;
 mod pattern;
@@ -43,15 +46,16 @@ pub use client::{TestClient, TestClientBuilder, TestRequest, TestResponse};
 pub use context::ServletContext;
 pub use cookie;
 pub use error::{BoxError, Error};
+pub use facts::ContainerInfo;
+#[doc(hidden)]
+pub use facts::{RequestFacts, target_in_context};
 pub use filter::{Filter, FilterConfig, Next, filter_fn};
 pub use handler::{Handlers, any, delete, get, head, options, patch, post, put};
 pub use http::{self, Method, StatusCode};
 pub use listener::ContextListener;
 pub use parameters::{MAX_PARAMETERS, Parameters};
 pub use pattern::IntoPatterns;
-pub use request::{ContainerInfo, DEFAULT_CONTENT_LIMIT, Request};
-#[doc(hidden)]
-pub use request::{RequestFacts, target_in_context};
+pub use request::{DEFAULT_CONTENT_LIMIT, Request};
 pub use response::{IntoResponse, Response};
 #[cfg(feature = "serve")]
 pub use serve::{serve, serve_until};

@@ -80,6 +80,20 @@ pub(crate) fn check_servlets(servlets: &[&ServletInfo]) -> Result<(), MappingErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// A filter stands before exactly the paths a servlet with the same pattern would get. (`/` is apart: see `fits`.)
+        #[test]
+        fn filters_fit_what_servlets_fit(
+            pattern in "(/[ab.]{1,3}){0,3}(/\\*)?|\\*\\.[ab]{1,2}",
+            path in "(/[ab.]{1,3}){0,4}/?",
+        ) {
+            let map = ServletMap::new([(0, vec![pattern.clone()])]);
+            prop_assume!(map.is_ok() && pattern != "/");
+            prop_assert_eq!(fits(&pattern, &path), map.unwrap().find(&path).is_some(), "{} {}", pattern, path);
+        }
+    }
 
     #[test]
     fn filters_fit_paths() {

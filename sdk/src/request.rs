@@ -10,38 +10,11 @@ use http::header::{self, AsHeaderName, HeaderMap};
 use http::{Extensions, Method, StatusCode, Uri, Version, request};
 use serde::de::DeserializeOwned;
 
-use crate::{Body, Error, Parameters, ServletContext};
+pub(crate) use crate::facts::{RequestFacts, target_in_context};
+use crate::{Body, ContainerInfo, Error, Parameters, ServletContext};
 
 /// Content longer than this is refused with 413 by the methods that read all of it, unless they are told another limit.
 pub const DEFAULT_CONTENT_LIMIT: usize = 2 * 1024 * 1024;
-
-/// What the container says of a request beside the HTTP message itself.
-#[derive(Debug, Clone)]
-#[doc(hidden)]
-pub struct RequestFacts {
-    /// The path of the request target as sent, without the query.
-    pub request_uri: Box<str>,
-    /// Servlet path, decoded.
-    pub servlet_path: Box<str>,
-    /// Path info, decoded.
-    pub path_info: Option<Box<str>>,
-    /// Index of the chosen servlet in what [`Application::servlets`](crate::application::Application) declared.
-    pub servlet: usize,
-    /// Index of the pattern that matched, among that servlet's.
-    pub pattern: usize,
-    /// Address of the peer.
-    pub remote: Option<SocketAddr>,
-    /// Address the connection came in on.
-    pub local: Option<SocketAddr>,
-    /// Whether the connection is secure.
-    pub secure: bool,
-    /// Host and port the client asked for.
-    pub authority: Box<str>,
-    /// Request id.
-    pub id: Arc<str>,
-    /// The application's surroundings.
-    pub context: Arc<ServletContext>,
-}
 
 /// A request (`HttpServletRequest` of Servlet 6.1, chapter 3).
 ///
@@ -62,21 +35,8 @@ pub struct Request {
     facts: RequestFacts,
 }
 
-/// The target a mounted application sees: the canonical encoded path without the context path, at least `/`, and the query.
-#[doc(hidden)]
-pub fn target_in_context(encoded_path: &str, context_path: &str, query: Option<&str>) -> Result<Uri, http::Error> {
-    let rest = encoded_path.strip_prefix(context_path).unwrap_or(encoded_path);
-    let slash = if rest.starts_with('/') { "" } else { "/" };
-    let target = match query {
-        None if slash.is_empty() => return Ok(Uri::try_from(rest)?),
-        None => format!("{slash}{rest}"),
-        Some(query) => format!("{slash}{rest}?{query}"),
-    };
-    Ok(Uri::from_maybe_shared(Bytes::from(target))?)
-}
-
 impl Request {
-    /// A request whose URI is already relative to the context (see [`target_in_context`]).
+    /// A request whose URI is already relative to the context (see `target_in_context`).
     #[doc(hidden)]
     pub fn from_parts(parts: request::Parts, body: Body, facts: RequestFacts) -> Self {
         Self { parts, body, facts }
@@ -86,7 +46,7 @@ impl Request {
     /// container's gifts are in its extensions as a [`ContainerInfo`].
     pub fn into_http(self) -> http::Request<Body> {
         let mut parts = self.parts;
-        parts.extensions.insert(ContainerInfo(Arc::new(self.facts)));
+        parts.extensions.insert(ContainerInfo::new(self.facts));
         http::Request::from_parts(parts, self.body)
     }
 
@@ -144,8 +104,9 @@ impl Request {
     /// # Errors
     /// 400 when a value is missing or can't be read.
     pub fn query_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        serde_urlencoded::from_str(self.query().unwrap_or_default())
-            .map_err(|error| Error::bad_request(format!("query: {error}")))
+        let query = self.query().unwrap_or_default();
+        Parameters::parse(query.as_bytes())?;
+        serde_urlencoded::from_str(query).map_err(|error| Error::bad_request(format!("query: {error}")))
     }
 
     /// The first parameter of this name in the query. For those of a form see [`Request::parameters`].
@@ -228,6 +189,10 @@ impl Request {
     /// Request id: the same in the access log and in every log record written for this request.
     pub fn id(&self) -> &str {
         &self.facts.id
+    }
+
+    pub(crate) fn shared_id(&self) -> Arc<str> {
+        Arc::clone(&self.facts.id)
     }
 
     /// The application's surroundings.
@@ -381,75 +346,9 @@ fn is_json(content_type: &str) -> bool {
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// The container's gifts to a mounted application, in the extensions of its requests.
-///
-/// With axum the extractors of [`extract`](crate::extract) are handier.
-#[derive(Clone)]
-pub struct ContainerInfo(Arc<RequestFacts>);
-
-impl ContainerInfo {
-    /// The application's surroundings.
-    pub fn context(&self) -> &Arc<ServletContext> {
-        &self.0.context
-    }
-
-    /// Request id: the same in the access log and in every log record written for this request.
-    pub fn id(&self) -> &str {
-        &self.0.id
-    }
-
-    /// The path as the client sent it, encoded, context path included, without the query.
-    pub fn request_uri(&self) -> &str {
-        &self.0.request_uri
-    }
-
-    /// Servlet path, decoded: empty for an application that takes its whole context.
-    pub fn servlet_path(&self) -> &str {
-        &self.0.servlet_path
-    }
-
-    /// Path info, decoded.
-    pub fn path_info(&self) -> Option<&str> {
-        self.0.path_info.as_deref()
-    }
-
-    /// Address of the peer; none on a Unix socket.
-    pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.0.remote
-    }
-
-    /// Address the connection came in on; none on a Unix socket.
-    pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.0.local
-    }
-
-    /// True when the connection is encrypted.
-    pub fn is_secure(&self) -> bool {
-        self.0.secure
-    }
-
-    /// Host the client asked for, with the port if it gave one.
-    pub fn authority(&self) -> &str {
-        &self.0.authority
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_context_path_is_cut_off_and_a_slash_is_left() {
-        for (path, context, query, want) in [
-            ("/shop/items", "/shop", None, "/items"),
-            ("/shop", "/shop", None, "/"),
-            ("/shop", "/shop", Some("a=1"), "/?a=1"),
-            ("/shop/", "/shop", Some(""), "/?"),
-            ("/x%20y", "", Some("q"), "/x%20y?q"),
-        ] {
-            assert_eq!(target_in_context(path, context, query).unwrap().to_string(), want, "{path} {query:?}");
-        }
-    }
 
     #[test]
     fn media_types_are_compared_without_parameters_and_case() {
