@@ -63,6 +63,12 @@ pub struct Description {
     pub sha256: String,
     /// Size of the file in bytes.
     pub size: u64,
+    /// Resources that it needs.
+    #[serde(default)]
+    pub resources: Vec<String>,
+    /// Roles that it knows.
+    #[serde(default)]
+    pub roles: Vec<String>,
 }
 
 /// A servlet with its URL patterns, as the mapper needs it.
@@ -103,8 +109,13 @@ pub trait Launched: Send + Sync + 'static {
     /// Its gate.
     fn gate(&self) -> &Gate;
 
-    /// Memory its code holds now, in bytes and blocks, where that is known.
-    fn live_memory(&self) -> Option<(u64, u64)>;
+    /// Memory its code holds now, in bytes, where that is known.
+    fn live_bytes(&self) -> Option<u64>;
+
+    /// Panics of its code that were caught so far.
+    fn panics(&self) -> u64 {
+        0
+    }
 
     /// Lets it go: waits for its last lease, stops and unloads it. Blocks, at most a few times `stop_timeout` after the drain.
     /// The caller has taken it out of the route table and closed its gate.

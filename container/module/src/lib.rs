@@ -1,1 +1,24 @@
-//! .
+//! The only crate that opens a `.so`: admission, load, the bridge to it, and its real unloading.
+//!
+//! - [`probe()`] reads a file and runs nothing of it; [`trial`] runs it in a throw-away child process first.
+//! - `loaded` is a module in this process, from `dlopen` to the proof by `dl_iterate_phdr` that it is gone.
+//! - [`interpose`] holds what the executable puts in front of the C library's functions so that it can go.
+//! - `heap` is what it allocates from; `endpoint` is the bridge for requests.
+//!
+//! The big home of `unsafe` in the container.
+
+mod endpoint;
+mod generation;
+mod heap;
+mod host;
+pub mod interpose;
+mod launcher;
+mod library;
+mod loaded;
+mod probe;
+mod symbolise;
+pub mod trial;
+
+pub use launcher::{ModuleConfig, ModuleLauncher};
+pub use probe::probe;
+pub use trial::trial_main;

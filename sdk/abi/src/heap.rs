@@ -22,7 +22,7 @@ pub struct HeapApi {
     /// Resizes a block of this heap; null, with the block unchanged, when there is no memory.
     pub realloc: unsafe extern "C" fn(heap: *mut (), block: *mut u8, size: usize, align: usize) -> *mut u8,
     /// Frees a block of this heap.
-    pub free: unsafe extern "C" fn(block: *mut u8),
+    pub free: unsafe extern "C" fn(heap: *mut (), block: *mut u8),
 }
 
 // SAFETY: its functions may be called on any thread.

@@ -23,6 +23,7 @@ pub use heap::{HEAP_SYMBOL, HeapApi, HeapFn};
 pub use host::{Host, HostVTable, LogRecord, PanicReport};
 pub use message::{FfiRequest, FfiResponse, FfiResponseBody, Header, RequestHead};
 pub use module::{CreateArgs, Failure, FailureKind, Instance, Module, ModuleRef, Parameter, ServletDecl};
+pub use waker::WakerHead;
 
 /// Changes when a module built before can no longer run.
 pub const ABI_MAJOR: u32 = 1;

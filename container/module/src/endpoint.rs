@@ -1,0 +1,287 @@
+//! The bridge: a request goes across the border, a future comes back, and the response's body holds the lease.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use http::{Response, StatusCode, Version};
+use http_body::{Body as HttpBody, Frame as HttpFrame, SizeHint};
+use wharf_abi::{
+    FfiBody, FfiBytes, FfiFuture, FfiRequest, FfiResponse, FfiResponseBody, Frame, Header, ModuleRef, Outcome,
+    PollFrame, RawStr, RequestHead, Trailer,
+};
+use wharf_kernel::{Body, BoxError, Endpoint, Exchange, Hold, Lease, PathElements, ResponseFuture};
+
+use crate::loaded::InstancePtr;
+
+/// Bodies up to this size are copied at the border: that costs less than keeping them there.
+const COPY_UP_TO: usize = 1024;
+
+/// What the container has given to a module and not got back, so that a report can name it.
+#[derive(Debug, Default)]
+pub(crate) struct Handles {
+    pub(crate) requests: AtomicU64,
+    pub(crate) bodies: AtomicU64,
+}
+
+/// Answers the requests of one generation.
+pub(crate) struct ModuleEndpoint {
+    pub(crate) module: ModuleRef,
+    pub(crate) instance: InstancePtr,
+    pub(crate) handles: Arc<Handles>,
+}
+
+impl Endpoint for ModuleEndpoint {
+    fn call(&self, exchange: Exchange) -> ResponseFuture {
+        let (request, lease) = cross(exchange, &self.handles);
+        // SAFETY: an instance of this module, started and not stopped: the lease says so.
+        let future = unsafe { self.module.service()(self.instance.0, request) };
+        Box::pin(InModule { future, lease: Some(lease) })
+    }
+}
+
+/// A request in the hands of the module: everything its head points to.
+struct Outside {
+    parts: http::request::Parts,
+    path: PathElements,
+    authority: Box<str>,
+    connection: Arc<wharf_kernel::Connection>,
+    id: Arc<str>,
+    headers: Vec<Header>,
+    head: Option<RequestHead>,
+    handles: Arc<Handles>,
+}
+
+fn cross(exchange: Exchange, handles: &Arc<Handles>) -> (FfiRequest, Lease) {
+    let Exchange { request, path, authority, connection, id, lease } = exchange;
+    let (parts, body) = request.into_parts();
+    let body = (!body.is_end_stream()).then(|| {
+        let exact = body.size_hint().exact();
+        handles.bodies.fetch_add(1, Ordering::Relaxed);
+        FfiBody::new(RequestBody { body, waker: Arc::default(), handles: handles.clone() }, exact)
+    });
+    handles.requests.fetch_add(1, Ordering::Relaxed);
+    let headers = Vec::with_capacity(parts.headers.len());
+    let handles = handles.clone();
+    // Boxed first: the head points into the box, which stays where it is until the module releases it.
+    let mut outside = Box::new(Outside { parts, path, authority, connection, id, headers, head: None, handles });
+    for (name, value) in &outside.parts.headers {
+        let header = Header { name: RawStr::new(name.as_str()), value: RawStr::from_bytes(value.as_bytes()) };
+        outside.headers.push(header);
+    }
+    let uri = &outside.parts.uri;
+    let path = &outside.path;
+    let head = RequestHead {
+        method: RawStr::new(outside.parts.method.as_str()),
+        request_uri: RawStr::new(uri.path()),
+        query: RawStr::new(uri.query().unwrap_or_default()),
+        has_query: uri.query().is_some(),
+        has_path_info: path.has_path_info,
+        secure: outside.connection.secure,
+        version: match outside.parts.version {
+            Version::HTTP_09 => 9,
+            Version::HTTP_10 => 10,
+            Version::HTTP_2 => 20,
+            Version::HTTP_3 => 30,
+            _ => 11,
+        },
+        servlet: path.servlet as u32,
+        pattern: path.pattern as u32,
+        path: RawStr::new(&path.encoded),
+        context_path: RawStr::new(path.context.as_str()),
+        servlet_path: RawStr::new(path.servlet_path()),
+        path_info: RawStr::new(path.path_info().unwrap_or_default()),
+        authority: RawStr::new(&outside.authority),
+        remote: RawStr::new(&outside.connection.remote_text),
+        local: RawStr::new(&outside.connection.local_text),
+        id: RawStr::new(&outside.id),
+        headers: outside.headers.as_ptr(),
+        header_count: outside.headers.len(),
+    };
+    let head: *const RequestHead = outside.head.insert(head);
+    let owner = Box::into_raw(outside);
+    // SAFETY: the head and all it points to live in the box, which `release` drops, on whatever thread: it is `Send`.
+    (unsafe { FfiRequest::new(head, owner.cast_const().cast(), release, body) }, lease)
+}
+
+unsafe extern "C" fn release(owner: *const ()) {
+    // SAFETY: the box made in `cross`, released once.
+    let outside = unsafe { Box::from_raw(owner.cast::<Outside>().cast_mut()) };
+    outside.handles.requests.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// A waker that can be taken back: what hyper keeps of it is the container's own, and the module's goes when its body goes.
+#[derive(Default)]
+struct Revocable(Mutex<Option<Waker>>);
+
+impl Revocable {
+    fn set(&self, waker: Option<&Waker>) {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&mut *slot, waker) {
+            (Some(old), Some(new)) if old.will_wake(new) => {}
+            (slot, new) => *slot = new.cloned(),
+        }
+    }
+}
+
+impl Wake for Revocable {
+    fn wake(self: Arc<Self>) {
+        let waker = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// The request's content, read by the module.
+struct RequestBody {
+    body: Body,
+    waker: Arc<Revocable>,
+    handles: Arc<Handles>,
+}
+
+impl PollFrame for RequestBody {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Frame> {
+        self.waker.set(Some(cx.waker()));
+        let waker = Waker::from(self.waker.clone());
+        let frame = Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(&waker));
+        frame.map(|frame| match frame {
+            None => Frame::End,
+            Some(Err(e)) => Frame::Error(e.to_string().into()),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => Frame::Data(FfiBytes::from_owner(data)),
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    let trailers = trailers
+                        .iter()
+                        .map(|(name, value)| Trailer { name: name.as_str().into(), value: value.as_bytes().into() });
+                    Frame::Trailers(trailers.collect())
+                }
+            },
+        })
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        self.waker.set(None);
+        self.handles.bodies.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The module's future, polled on the container's thread. The future goes before the lease.
+struct InModule {
+    future: FfiFuture,
+    lease: Option<Lease>,
+}
+
+impl Future for InModule {
+    type Output = Response<Body>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = match self.future.poll(cx) {
+            Outcome::Pending => return Poll::Pending,
+            Outcome::Ready(response) => match self.lease.take() {
+                Some(lease) => back(response, lease),
+                // Polled after it was ready, which no caller does.
+                None => Err("polled after completion".into()),
+            },
+            Outcome::Panicked => Err("the application panicked".into()),
+        };
+        Poll::Ready(response.unwrap_or_else(|what: BoxError| {
+            tracing::debug!("answered with 500: {what}");
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        }))
+    }
+}
+
+/// Takes a module's response over. Nothing of the module is held after it but the body, with its lease.
+fn back(mut ffi: FfiResponse, lease: Lease) -> Result<Response<Body>, BoxError> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::from_u16(ffi.status)?;
+    let headers = response.headers_mut();
+    headers.reserve(ffi.headers().len());
+    for (name, value) in ffi.headers() {
+        headers.append(HeaderName::from_bytes(name)?, HeaderValue::from_bytes(value)?);
+    }
+    *response.body_mut() = match ffi.take_body() {
+        FfiResponseBody::Empty => Body::empty(),
+        FfiResponseBody::Full(bytes) if bytes.len() <= COPY_UP_TO => Bytes::copy_from_slice(&bytes).into(),
+        FfiResponseBody::Full(bytes) => Bytes::from_owner(Chunk { bytes, _lease: lease.held_for(Hold::Body) }).into(),
+        FfiResponseBody::Stream(body) => {
+            Body::new(ResponseBody { body, lease: lease.held_for(Hold::Body), ended: false })
+        }
+    };
+    Ok(response)
+}
+
+/// Bytes of the module on their way to the client. The bytes go before the lease.
+struct Chunk {
+    bytes: FfiBytes,
+    _lease: Lease,
+}
+
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// A response's content, streamed by the module. The stream goes before the lease.
+struct ResponseBody {
+    body: FfiBody,
+    lease: Lease,
+    ended: bool,
+}
+
+impl HttpBody for ResponseBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<HttpFrame<Bytes>, BoxError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let Poll::Ready(frame) = self.body.poll_frame(cx) else { return Poll::Pending };
+        Poll::Ready(match frame {
+            Frame::Pending | Frame::End => {
+                self.ended = true;
+                None
+            }
+            Frame::Data(bytes) if bytes.len() <= COPY_UP_TO => {
+                Some(Ok(HttpFrame::data(Bytes::copy_from_slice(&bytes))))
+            }
+            Frame::Data(bytes) => {
+                let chunk = Chunk { bytes, _lease: self.lease.another(Hold::Body) };
+                Some(Ok(HttpFrame::data(Bytes::from_owner(chunk))))
+            }
+            Frame::Trailers(list) => {
+                let mut trailers = http::HeaderMap::with_capacity(list.len());
+                for trailer in &list {
+                    let name = HeaderName::from_bytes(trailer.name.as_bytes());
+                    let value = HeaderValue::from_bytes(&trailer.value);
+                    if let (Ok(name), Ok(value)) = (name, value) {
+                        trailers.append(name, value);
+                    }
+                }
+                Some(Ok(HttpFrame::trailers(trailers)))
+            }
+            Frame::Error(message) => {
+                self.ended = true;
+                Some(Err(message.into_string().into()))
+            }
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.exact_len().map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}

@@ -1,0 +1,143 @@
+//! A generation: one loaded copy of a module, from its start to its retirement.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use std::sync::atomic::Ordering;
+use wharf_kernel::launch::{Description, Launched, Retirement, Servlet};
+use wharf_kernel::workers::Workers;
+use wharf_kernel::{Endpoint, Gate, Hold};
+
+use crate::endpoint::{Handles, ModuleEndpoint};
+use crate::loaded::Loaded;
+
+/// Tells whoever waits that the gate is idle.
+#[derive(Default)]
+pub(crate) struct Idle {
+    idle: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Idle {
+    fn wait(&self, timeout: Duration) {
+        let end = Instant::now() + timeout;
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*idle {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            idle = self.changed.wait_timeout(idle, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn tell(&self) {
+        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+}
+
+/// A generation that runs.
+pub(crate) struct Generation {
+    description: Description,
+    servlets: Vec<Servlet>,
+    gate: Gate,
+    idle: Arc<Idle>,
+    handles: Arc<Handles>,
+    endpoint: Arc<ModuleEndpoint>,
+    loaded: Mutex<Loaded>,
+    workers: Arc<dyn Workers>,
+    stop_timeout: Duration,
+}
+
+impl Generation {
+    /// Takes over a module that has been started. `None` when it has not.
+    pub(crate) fn new(
+        loaded: Loaded,
+        servlets: Vec<Servlet>,
+        description: Description,
+        workers: Arc<dyn Workers>,
+        stop_timeout: Duration,
+    ) -> Option<Self> {
+        let (module, instance) = loaded.service()?;
+        let idle = Arc::<Idle>::default();
+        let handles = Arc::<Handles>::default();
+        let gate = Gate::new({
+            let idle = idle.clone();
+            move || idle.tell()
+        });
+        let endpoint = Arc::new(ModuleEndpoint { module, instance, handles: handles.clone() });
+        let loaded = Mutex::new(loaded);
+        Some(Self { description, servlets, gate, idle, handles, endpoint, loaded, workers, stop_timeout })
+    }
+
+    fn loaded(&self) -> MutexGuard<'_, Loaded> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unload(&self) -> Retirement {
+        if !self.gate.is_idle() {
+            let count = |hold, what: &str| {
+                Some((self.gate.held(hold), what)).filter(|(n, _)| *n > 0).map(|(n, w)| plural(n, w))
+            };
+            let held_by = [
+                count(Hold::Request, "request"),
+                count(Hold::Body, "response body"),
+                count(Hold::Upgrade, "connection"),
+            ];
+            return Retirement { held_by: held_by.into_iter().flatten().collect(), ..Retirement::default() };
+        }
+        let mut retirement = self.loaded().unload(&*self.workers, self.stop_timeout);
+        for (count, what) in [(&self.handles.requests, "request"), (&self.handles.bodies, "request body")] {
+            let left = count.load(Ordering::Relaxed);
+            if retirement.unmapped && left > 0 {
+                retirement.notes.push(format!("it never gave back {}", plural(left, what)));
+            }
+        }
+        retirement
+    }
+}
+
+fn plural(count: u64, what: &str) -> String {
+    match (count, what.strip_suffix('y')) {
+        (1, _) => format!("1 {what}"),
+        (_, Some(stem)) => format!("{count} {stem}ies"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
+impl Launched for Generation {
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    fn endpoint(&self) -> Arc<dyn Endpoint> {
+        self.endpoint.clone()
+    }
+
+    fn servlets(&self) -> &[Servlet] {
+        &self.servlets
+    }
+
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn live_bytes(&self) -> Option<u64> {
+        Some(self.loaded().live_bytes())
+    }
+
+    fn panics(&self) -> u64 {
+        self.loaded().panics()
+    }
+
+    fn retire(&self, drain_timeout: Duration) -> Retirement {
+        self.gate.close();
+        self.idle.wait(drain_timeout);
+        self.unload()
+    }
+
+    fn retry_retire(&self) -> Retirement {
+        self.unload()
+    }
+}

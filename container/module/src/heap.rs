@@ -1,0 +1,246 @@
+//! The heap of a generation: everything its Rust code allocates and forgets goes when the heap goes.
+//!
+//! A heap is mimalloc's first-class heap (version 3: any thread may allocate from it, and destroying it frees every live
+//! block at once). Its code and thread-local state are the executable's, so nothing of it hangs on the module.
+
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+use wharf_abi::HeapApi;
+
+use libmimalloc_sys as _;
+
+#[repr(C)]
+struct Area {
+    blocks: *mut c_void,
+    reserved: usize,
+    committed: usize,
+    used: usize,
+    block_size: usize,
+    full_block_size: usize,
+}
+
+type Visitor = extern "C" fn(*const c_void, *const Area, *mut c_void, usize, *mut c_void) -> bool;
+
+// The functions of mimalloc 3 that the -sys crate does not declare; from its `mimalloc.h`.
+unsafe extern "C" {
+    fn mi_heap_new() -> *mut c_void;
+    fn mi_heap_destroy(heap: *mut c_void);
+    fn mi_heap_malloc_aligned(heap: *mut c_void, size: usize, align: usize) -> *mut c_void;
+    fn mi_heap_zalloc_aligned(heap: *mut c_void, size: usize, align: usize) -> *mut c_void;
+    fn mi_heap_realloc_aligned(heap: *mut c_void, block: *mut c_void, size: usize, align: usize) -> *mut c_void;
+    fn mi_heap_visit_blocks(heap: *mut c_void, each: bool, visit: Visitor, arg: *mut c_void) -> bool;
+    fn mi_free(block: *mut c_void);
+    fn mi_usable_size(block: *const c_void) -> usize;
+}
+
+const SLOTS: usize = 32;
+
+/// Bytes allocated less bytes freed by some threads; only the sum of all slots means anything. A cache line of its own.
+#[repr(align(64))]
+#[derive(Default)]
+struct Slot(AtomicI64);
+
+struct Inner {
+    mimalloc: *mut c_void,
+    live: [Slot; SLOTS],
+    api: HeapApi,
+}
+
+/// The heap of one generation.
+pub(crate) struct Heap(*mut Inner);
+
+// SAFETY: mimalloc's heaps may be used on any thread; the counters are atomic.
+unsafe impl Send for Heap {}
+// SAFETY: as above.
+unsafe impl Sync for Heap {}
+
+thread_local! {
+    static SLOT: Cell<usize> = const { Cell::new(usize::MAX) };
+    /// The heap for the module that is being loaded on this thread.
+    static LOADING: Cell<*const HeapApi> = const { Cell::new(std::ptr::null()) };
+}
+
+fn slot() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let mut slot = SLOT.get();
+    if slot == usize::MAX {
+        slot = NEXT.fetch_add(1, Ordering::Relaxed) % SLOTS;
+        SLOT.set(slot);
+    }
+    slot
+}
+
+/// Adds to the live bytes of a heap.
+///
+/// # Safety
+/// `heap` must be the `HeapApi::heap` of a heap that is alive.
+unsafe fn count(heap: *mut (), bytes: i64) {
+    // SAFETY: the caller's promise.
+    let inner = unsafe { &*heap.cast::<Inner>() };
+    inner.live[slot()].0.fetch_add(bytes, Ordering::Relaxed);
+}
+
+/// Counts a new block and passes it on.
+///
+/// # Safety
+/// As [`count`]; `block` must be null or a live block of that heap.
+unsafe fn counted(heap: *mut (), block: *mut c_void) -> *mut u8 {
+    if !block.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { count(heap, mi_usable_size(block) as i64) };
+    }
+    block.cast()
+}
+
+/// # Safety
+/// As [`count`].
+unsafe fn mimalloc(heap: *mut ()) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    unsafe { (*heap.cast::<Inner>()).mimalloc }
+}
+
+unsafe extern "C" fn alloc(heap: *mut (), size: usize, align: usize) -> *mut u8 {
+    // SAFETY: called through the `HeapApi` of a live heap.
+    unsafe { counted(heap, mi_heap_malloc_aligned(mimalloc(heap), size, align)) }
+}
+
+unsafe extern "C" fn alloc_zeroed(heap: *mut (), size: usize, align: usize) -> *mut u8 {
+    // SAFETY: called through the `HeapApi` of a live heap.
+    unsafe { counted(heap, mi_heap_zalloc_aligned(mimalloc(heap), size, align)) }
+}
+
+unsafe extern "C" fn realloc(heap: *mut (), block: *mut u8, size: usize, align: usize) -> *mut u8 {
+    // SAFETY: called through the `HeapApi` of a live heap with a live block of it.
+    unsafe {
+        let before = mi_usable_size(block.cast()) as i64;
+        let after = mi_heap_realloc_aligned(mimalloc(heap), block.cast(), size, align);
+        if !after.is_null() {
+            count(heap, mi_usable_size(after) as i64 - before);
+        }
+        after.cast()
+    }
+}
+
+unsafe extern "C" fn free(heap: *mut (), block: *mut u8) {
+    // SAFETY: called through the `HeapApi` of a live heap with a live block of it.
+    unsafe {
+        count(heap, -(mi_usable_size(block.cast()) as i64));
+        mi_free(block.cast());
+    }
+}
+
+/// The heap for the module that is being loaded on this thread, or null. Modules find it by name (`wharf_abi::HEAP_SYMBOL`).
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn wharf_module_heap_v1() -> *const HeapApi {
+    LOADING.get()
+}
+
+impl Heap {
+    /// A new, empty heap.
+    pub(crate) fn new() -> Self {
+        // SAFETY: no preconditions; mimalloc aborts or returns null without memory, which is checked.
+        let mimalloc = unsafe { mi_heap_new() };
+        assert!(!mimalloc.is_null(), "no memory for a heap");
+        let inner = Box::into_raw(Box::new(Inner {
+            mimalloc,
+            live: Default::default(),
+            api: HeapApi { heap: std::ptr::null_mut(), alloc, alloc_zeroed, realloc, free },
+        }));
+        // SAFETY: just made, not shared yet.
+        unsafe { (*inner).api.heap = inner.cast() };
+        Self(inner)
+    }
+
+    /// Runs `load`: a module whose first allocation falls into it, on this thread, takes this heap for good.
+    pub(crate) fn during<R>(&self, load: impl FnOnce() -> R) -> R {
+        struct Reset(*const HeapApi);
+        impl Drop for Reset {
+            fn drop(&mut self) {
+                LOADING.set(self.0);
+            }
+        }
+        // SAFETY: alive as long as `self`.
+        let _reset = Reset(LOADING.replace(unsafe { &raw const (*self.0).api }));
+        load()
+    }
+
+    /// Bytes in live blocks, rounded up as the allocator rounds.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        // SAFETY: alive as long as `self`.
+        let live = unsafe { &(*self.0).live };
+        live.iter().map(|s| s.0.load(Ordering::Relaxed)).sum::<i64>().max(0) as u64
+    }
+
+    /// Bytes and number of the live blocks, by a walk through the heap.
+    ///
+    /// # Safety
+    /// No other thread may use the heap during the call.
+    pub(crate) unsafe fn survey(&self) -> (u64, u64) {
+        extern "C" fn visit(
+            _: *const c_void,
+            area: *const Area,
+            block: *mut c_void,
+            _: usize,
+            sum: *mut c_void,
+        ) -> bool {
+            if block.is_null() {
+                // SAFETY: mimalloc passes a valid area, and `sum` is the pair below.
+                let (area, sum) = unsafe { (&*area, &mut *sum.cast::<(u64, u64)>()) };
+                sum.0 += (area.used * area.block_size) as u64;
+                sum.1 += area.used as u64;
+            }
+            true
+        }
+        let mut sum = (0_u64, 0_u64);
+        // SAFETY: a live heap, used by nobody else as the caller promises.
+        unsafe { mi_heap_visit_blocks((*self.0).mimalloc, false, visit, (&raw mut sum).cast()) };
+        sum
+    }
+
+    /// Frees every block and the heap itself.
+    ///
+    /// # Safety
+    /// Nobody may use a block of it, or the heap, during the call or after.
+    pub(crate) unsafe fn destroy(self) {
+        // SAFETY: the caller's promise; `self` is gone after this, and there is no `Drop`: a heap that is merely dropped
+        // stays, for what allocated from it may still be there.
+        unsafe {
+            mi_heap_destroy((*self.0).mimalloc);
+            drop(Box::from_raw(self.0));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_counted_and_freed() {
+        let heap = Heap::new();
+        heap.during(|| {
+            let api = wharf_module_heap_v1();
+            // SAFETY: the API of a live heap; blocks are used within their size.
+            unsafe {
+                let api = &*api;
+                let a = (api.alloc)(api.heap, 1000, 8);
+                let b = (api.alloc_zeroed)(api.heap, 100, 64);
+                assert_eq!(b as usize % 64, 0);
+                assert_eq!(*b, 0);
+                let c = (api.realloc)(api.heap, a, 5000, 8);
+                (api.free)(api.heap, c);
+            }
+        });
+        assert!(wharf_module_heap_v1().is_null());
+        assert!((100..=256).contains(&heap.live_bytes()), "{}", heap.live_bytes());
+        // SAFETY: no other thread knows this heap.
+        unsafe {
+            let (bytes, blocks) = heap.survey();
+            assert_eq!(blocks, 1);
+            assert!(bytes >= 100);
+            heap.destroy();
+        }
+    }
+}

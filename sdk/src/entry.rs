@@ -1,0 +1,213 @@
+//! The module's side of the border: the functions that the container calls.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use abi_stable::library::RootModuleResult;
+use abi_stable::prefix_type::WithMetadata;
+use abi_stable::std_types::{RResult, RString};
+use tokio::runtime::{Handle, Runtime};
+use wharf_abi::{
+    CreateArgs, Failure, FailureKind, FfiFuture, FfiRequest, FfiResponse, Host, Instance, Module, ModuleRef, RawStr,
+    ServletDecl,
+};
+
+use crate::application::{Application, BoxFuture, MappingError, contain};
+use crate::log::for_request;
+use crate::{Response, ServletContext, ffi, log};
+
+/// What [`export!`](crate::export) makes of an application's function.
+pub trait Entry: 'static {
+    /// Makes the application.
+    ///
+    /// # Errors
+    /// As [`IntoApplication`](crate::IntoApplication).
+    fn build(context: &ServletContext) -> Result<Arc<dyn Application>, MappingError>;
+}
+
+/// The root module for `E`.
+pub fn root<E: Entry>() -> RootModuleResult {
+    struct Root<E>(E);
+    impl<E: Entry> Root<E> {
+        const MODULE: &'static WithMetadata<Module> =
+            &WithMetadata::new(Module { create: create::<E>, start, service, stop, destroy });
+    }
+    // SAFETY: the reference is what the header says it is: a `ModuleRef`.
+    RootModuleResult::ROk(unsafe { ModuleRef(Root::<E>::MODULE.static_as_prefix()).0.cast() })
+}
+
+/// The application, with its runtime. Shared by the requests in flight.
+struct Running {
+    runtime: Runtime,
+    app: Arc<dyn Application>,
+    context: Arc<ServletContext>,
+}
+
+fn failure(kind: FailureKind, message: impl Into<RString>) -> Failure {
+    Failure { kind, message: message.into() }
+}
+
+/// Runs `f`; a panic, which the hook has reported, becomes a failure.
+fn guarded<T>(f: impl FnOnce() -> Result<T, Failure>) -> RResult<T, Failure> {
+    contain(f).unwrap_or_else(|| Err(failure(FailureKind::Panic, "see the log for the message and the place"))).into()
+}
+
+/// Says an error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+unsafe extern "C" fn create<E: Entry>(host: Host, args: *const CreateArgs) -> RResult<Instance, Failure> {
+    guarded(|| {
+        log::install(host);
+        // SAFETY: the container's arguments are valid for the call.
+        let args = unsafe { &*args };
+        // SAFETY: the texts are UTF-8 and valid for the call.
+        let text = |t: RawStr| unsafe { t.as_str() };
+        let mut builder = ServletContext::builder()
+            .app(text(args.app))
+            .context_path(text(args.context_path))
+            .version(text(args.version))
+            .generation(args.generation)
+            .folder(Some(text(args.folder)).filter(|f| !f.is_empty()).map(Into::into))
+            .trial(args.trial);
+        if args.init_count > 0 {
+            // SAFETY: pointer and count belong together, valid for the call.
+            for parameter in unsafe { std::slice::from_raw_parts(args.init, args.init_count) } {
+                builder = builder.init(text(parameter.name), text(parameter.value));
+            }
+        }
+        let context = builder.build();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads((args.runtime_threads as usize).max(1))
+            .max_blocking_threads((args.blocking_threads as usize).max(1))
+            .thread_name(context.app())
+            .enable_all()
+            .build()
+            .map_err(|e| failure(FailureKind::Error, format!("its runtime could not be made: {e}")))?;
+        let app = {
+            let _inside = runtime.enter();
+            E::build(&context).map_err(|e| match &e {
+                MappingError::Pattern(text) => failure(FailureKind::Mapping, text.as_str()),
+                MappingError::Build(error) => failure(FailureKind::Error, chain(&**error)),
+            })?
+        };
+        let servlets = app.servlets().into_iter().map(|s| ServletDecl {
+            name: s.name.into(),
+            patterns: s.patterns.into_iter().map(RString::from).collect(),
+        });
+        let servlets = servlets.collect();
+        let ptr = Box::into_raw(Box::new(Running { runtime, app, context })).cast_const().cast();
+        Ok(Instance { ptr, servlets })
+    })
+}
+
+/// # Safety
+/// `instance` must be what `create` gave, and not destroyed for `'a`.
+unsafe fn running<'a>(instance: *const ()) -> &'a Running {
+    // SAFETY: the caller's promise.
+    unsafe { &*instance.cast::<Running>() }
+}
+
+unsafe extern "C" fn start(instance: *const ()) -> RResult<(), Failure> {
+    guarded(|| {
+        // SAFETY: the container calls it between `create` and `destroy`.
+        let this = unsafe { running(instance) };
+        let started = this.runtime.block_on(this.app.start(this.context.clone()));
+        started.map_err(|e| failure(FailureKind::Error, chain(&*e)))
+    })
+}
+
+unsafe extern "C" fn stop(instance: *const ()) -> RResult<(), Failure> {
+    guarded(|| {
+        // SAFETY: the container calls it between `create` and `destroy`.
+        let this = unsafe { running(instance) };
+        let stopped = this.runtime.block_on(this.app.stop());
+        stopped.map_err(|e| failure(FailureKind::Error, chain(&*e)))
+    })
+}
+
+unsafe extern "C" fn destroy(instance: *const (), timeout_ms: u64) {
+    contain(|| {
+        // SAFETY: the box made by `create`; this is the last call for it.
+        let this = unsafe { Box::from_raw(instance.cast::<Running>().cast_mut()) };
+        let Running { runtime, app, context } = *this;
+        {
+            let _inside = runtime.enter();
+            context.clear_attributes();
+            drop(app);
+        }
+        runtime.shutdown_timeout(Duration::from_millis(timeout_ms));
+    });
+}
+
+unsafe extern "C" fn service(instance: *const (), request: FfiRequest) -> FfiFuture {
+    // SAFETY: the container holds a lease, so that `destroy` is not called before the future is dropped.
+    let this = unsafe { running(instance) };
+    let id: Arc<str> = request.text(|h| h.id).into();
+    FfiFuture::new(Answer {
+        state: State::New(request, this.app.clone(), this.context.clone()),
+        runtime: this.runtime.handle().clone(),
+        id,
+    })
+}
+
+/// A request being answered: polled, and dropped, inside the module's runtime.
+struct Answer {
+    state: State,
+    runtime: Handle,
+    id: Arc<str>,
+}
+
+enum State {
+    New(FfiRequest, Arc<dyn Application>, Arc<ServletContext>),
+    Running(BoxFuture<'static, Response>),
+    Done,
+}
+
+impl Future for Answer {
+    type Output = FfiResponse;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FfiResponse> {
+        let this = &mut *self;
+        let _inside = this.runtime.enter();
+        for_request(&this.id, || {
+            if let State::New(..) = this.state
+                && let State::New(request, app, context) = std::mem::replace(&mut this.state, State::Done)
+            {
+                match ffi::request(request, &context) {
+                    Ok(request) => this.state = State::Running(app.call(request)),
+                    Err(error) => {
+                        tracing::warn!("the request can't be represented: {error}");
+                        let bad = Response::status(http::StatusCode::BAD_REQUEST);
+                        return Poll::Ready(ffi::response(bad, &this.runtime, this.id.clone()));
+                    }
+                }
+            }
+            let State::Running(future) = &mut this.state else { return Poll::Pending };
+            let Poll::Ready(response) = future.as_mut().poll(cx) else { return Poll::Pending };
+            this.state = State::Done;
+            Poll::Ready(ffi::response(response, &this.runtime, this.id.clone()))
+        })
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let _inside = self.runtime.enter();
+        for_request(&self.id, || self.state = State::Done);
+    }
+}

@@ -1,0 +1,193 @@
+//! Requests and responses as they cross the border.
+
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Version};
+use http_body::{Body as HttpBody, Frame as HttpFrame, SizeHint};
+use tokio::runtime::Handle;
+use wharf_abi::{
+    FfiBody, FfiBytes, FfiRequest, FfiResponse, FfiResponseBody, Frame, Header, PollFrame, RawStr, Trailer,
+};
+
+use crate::body::BodyKind;
+use crate::log::for_request;
+use crate::request::{RequestFacts, target_in_context};
+use crate::{Body, BoxError, Request, Response, ServletContext};
+
+/// Makes a request of what the container handed over.
+pub(crate) fn request(mut ffi: FfiRequest, context: &Arc<ServletContext>) -> Result<Request, http::Error> {
+    let head = ffi.head();
+    let query = head.has_query.then(|| ffi.text(|h| h.query));
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    parts.method = Method::from_bytes(ffi.text(|h| h.method).as_bytes())?;
+    parts.version = version(head.version);
+    parts.uri = target_in_context(ffi.text(|h| h.path), context.context_path(), query)?;
+    parts.headers = headers(&ffi)?;
+    let facts = RequestFacts {
+        request_uri: ffi.text(|h| h.request_uri).into(),
+        servlet_path: ffi.text(|h| h.servlet_path).into(),
+        path_info: head.has_path_info.then(|| ffi.text(|h| h.path_info).into()),
+        servlet: head.servlet as usize,
+        pattern: head.pattern as usize,
+        remote: ffi.text(|h| h.remote).parse().ok(),
+        local: ffi.text(|h| h.local).parse().ok(),
+        secure: head.secure,
+        authority: ffi.text(|h| h.authority).into(),
+        id: ffi.text(|h| h.id).into(),
+        context: context.clone(),
+    };
+    let body = ffi.body.take().map_or_else(Body::empty, |body| Body::new(Incoming { body, ended: false }));
+    Ok(Request::from_parts(parts, body, facts))
+}
+
+fn version(number: u8) -> Version {
+    match number {
+        9 => Version::HTTP_09,
+        10 => Version::HTTP_10,
+        20 => Version::HTTP_2,
+        30 => Version::HTTP_3,
+        _ => Version::HTTP_11,
+    }
+}
+
+/// The header fields. All values share one buffer: one allocation and one copy, however many there are.
+fn headers(ffi: &FfiRequest) -> Result<HeaderMap, http::Error> {
+    let total = ffi.headers().map(|(_, value)| value.len()).sum();
+    let mut buffer = BytesMut::with_capacity(total);
+    ffi.headers().for_each(|(_, value)| buffer.extend_from_slice(value));
+    let mut buffer = buffer.freeze();
+    let mut map = HeaderMap::with_capacity(ffi.headers().len());
+    for (name, value) in ffi.headers() {
+        let value = HeaderValue::from_maybe_shared(buffer.split_to(value.len()))?;
+        map.append(HeaderName::from_lowercase(name.as_bytes())?, value);
+    }
+    Ok(map)
+}
+
+/// The request's content, read from the container.
+struct Incoming {
+    body: FfiBody,
+    ended: bool,
+}
+
+impl HttpBody for Incoming {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<HttpFrame<Bytes>, BoxError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let Poll::Ready(frame) = self.body.poll_frame(cx) else { return Poll::Pending };
+        Poll::Ready(match frame {
+            Frame::Pending | Frame::End => {
+                self.ended = true;
+                None
+            }
+            Frame::Data(bytes) => Some(Ok(HttpFrame::data(Bytes::from_owner(bytes)))),
+            Frame::Trailers(list) => {
+                let mut trailers = HeaderMap::with_capacity(list.len());
+                for trailer in &list {
+                    let name = HeaderName::from_bytes(trailer.name.as_bytes());
+                    if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(&trailer.value)) {
+                        trailers.append(name, value);
+                    }
+                }
+                Some(Ok(HttpFrame::trailers(trailers)))
+            }
+            Frame::Error(message) => {
+                self.ended = true;
+                Some(Err(message.into_string().into()))
+            }
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.exact_len().map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}
+
+/// A response's header fields in the hands of the container.
+struct Outside {
+    /// Owns what `list` points to.
+    _headers: HeaderMap,
+    list: Vec<Header>,
+}
+
+/// Hands a response over. A streamed body is polled inside `runtime`, for the request with this `id`.
+pub(crate) fn response(response: Response, runtime: &Handle, id: Arc<str>) -> FfiResponse {
+    let (parts, body) = response.into_http().into_parts();
+    let body = match body.into_kind() {
+        BodyKind::Empty => FfiResponseBody::Empty,
+        BodyKind::Full(bytes) => FfiResponseBody::Full(FfiBytes::from_owner(bytes)),
+        BodyKind::Stream(stream) => {
+            let stream = stream.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let exact = stream.size_hint().exact();
+            let outgoing = Outgoing { stream: Some(stream), runtime: runtime.clone(), id };
+            FfiResponseBody::Stream(FfiBody::new(outgoing, exact))
+        }
+    };
+    // Names and values live in the map's own heap blocks, which do not move with the map; standard names are static.
+    let list = parts
+        .headers
+        .iter()
+        .map(|(name, value)| Header { name: RawStr::new(name.as_str()), value: RawStr::from_bytes(value.as_bytes()) })
+        .collect();
+    let outside = Box::new(Outside { _headers: parts.headers, list });
+    let list: *const [Header] = &raw const *outside.list;
+    let owner = Box::into_raw(outside);
+    unsafe extern "C" fn release(owner: *const ()) {
+        // SAFETY: the box made above, released once.
+        drop(unsafe { Box::from_raw(owner.cast::<Outside>().cast_mut()) });
+    }
+    // SAFETY: the list and all it points to live until `release`, on whatever thread: a header map is `Send`.
+    unsafe { FfiResponse::new(parts.status.as_u16(), &*list, owner.cast_const().cast(), release, body) }
+}
+
+/// A streamed response body, polled and dropped inside the module's runtime.
+struct Outgoing {
+    /// `Some` until it is dropped.
+    stream: Option<Pin<Box<dyn HttpBody<Data = Bytes, Error = BoxError> + Send>>>,
+    runtime: Handle,
+    id: Arc<str>,
+}
+
+impl Outgoing {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Frame> {
+        let Self { stream, runtime, id } = self;
+        let Some(stream) = stream else { return Poll::Ready(Frame::End) };
+        let _inside = runtime.enter();
+        for_request(id, || stream.as_mut().poll_frame(cx)).map(|frame| match frame {
+            None => Frame::End,
+            Some(Err(error)) => Frame::Error(error.to_string().into()),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => Frame::Data(FfiBytes::from_owner(data)),
+                Err(frame) => Frame::Trailers(
+                    frame
+                        .into_trailers()
+                        .unwrap_or_default()
+                        .iter()
+                        .map(|(name, value)| Trailer { name: name.as_str().into(), value: value.as_bytes().into() })
+                        .collect(),
+                ),
+            },
+        })
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        let _inside = self.runtime.enter();
+        for_request(&self.id, || self.stream = None);
+    }
+}
+
+impl PollFrame for Outgoing {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Frame> {
+        self.poll(cx)
+    }
+}
