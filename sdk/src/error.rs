@@ -12,7 +12,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A request that could not be answered as asked.
 ///
-/// Every `std::error::Error` turns into one by `?`, with status 500. The message of a 4xx is sent to the client as plain
+/// Every `std::error::Error` turns into one by `?`, with status 500; an error that is boxed already, by
+/// `map_err(Error::boxed)?`. The message of a 4xx is sent to the client as plain
 /// text; that of a 5xx, and the causes, go to the log alone, and the client gets the container's error page.
 ///
 /// ```

@@ -29,7 +29,10 @@ pub const DEFAULT_CONTENT_LIMIT: usize = 2 * 1024 * 1024;
 /// | [`query`](Self::query) | `Some("all=1")` |
 /// | [`request_uri`](Self::request_uri) | `/shop/items/7%2B` |
 /// | [`authority`](Self::authority) | `example.com` |
-pub struct Request {
+pub struct Request(Box<Inner>);
+
+/// Boxed, so that the futures a request is handed through stay small.
+struct Inner {
     parts: request::Parts,
     body: Body,
     facts: RequestFacts,
@@ -39,45 +42,45 @@ impl Request {
     /// A request whose URI is already relative to the context (see `target_in_context`).
     #[doc(hidden)]
     pub fn from_parts(parts: request::Parts, body: Body, facts: RequestFacts) -> Self {
-        Self { parts, body, facts }
+        Self(Box::new(Inner { parts, body, facts }))
     }
 
     /// The request as any `http` library knows it: its URI is the canonical path without the context path, and the
     /// container's gifts are in its extensions as a [`ContainerInfo`].
     pub fn into_http(self) -> http::Request<Body> {
-        let mut parts = self.parts;
-        parts.extensions.insert(ContainerInfo::new(self.facts));
-        http::Request::from_parts(parts, self.body)
+        let Inner { mut parts, body, facts } = *self.0;
+        parts.extensions.insert(ContainerInfo::new(facts));
+        http::Request::from_parts(parts, body)
     }
 
     /// Method.
     pub fn method(&self) -> &Method {
-        &self.parts.method
+        &self.0.parts.method
     }
 
     /// Canonical target within the context: the percent-encoded path without the context path, and the query.
     pub fn uri(&self) -> &Uri {
-        &self.parts.uri
+        &self.0.parts.uri
     }
 
     /// HTTP version.
     pub fn version(&self) -> Version {
-        self.parts.version
+        self.0.parts.version
     }
 
     /// Context path: empty for the root context, else it starts with `/` and does not end with one.
     pub fn context_path(&self) -> &str {
-        self.facts.context.context_path()
+        self.0.facts.context.context_path()
     }
 
     /// The part of the path that chose the servlet, decoded (Servlet 6.1, section 3.5).
     pub fn servlet_path(&self) -> &str {
-        &self.facts.servlet_path
+        &self.0.facts.servlet_path
     }
 
     /// What follows the servlet path, decoded, for a servlet at `/x/*`; `None` when nothing does.
     pub fn path_info(&self) -> Option<&str> {
-        self.facts.path_info.as_deref()
+        self.0.facts.path_info.as_deref()
     }
 
     /// Servlet path and path info together: the decoded path within the application.
@@ -91,12 +94,12 @@ impl Request {
 
     /// The path as the client sent it, encoded, context path included, without the query.
     pub fn request_uri(&self) -> &str {
-        &self.facts.request_uri
+        &self.0.facts.request_uri
     }
 
     /// The query as sent, without its `?`.
     pub fn query(&self) -> Option<&str> {
-        self.parts.uri.query()
+        self.0.parts.uri.query()
     }
 
     /// The query read into a structure.
@@ -132,17 +135,17 @@ impl Request {
 
     /// All header fields.
     pub fn headers(&self) -> &HeaderMap {
-        &self.parts.headers
+        &self.0.parts.headers
     }
 
     /// The first header field of this name, when its value is visible ASCII text.
     pub fn header(&self, name: impl AsHeaderName) -> Option<&str> {
-        self.parts.headers.get(name)?.to_str().ok()
+        self.0.parts.headers.get(name)?.to_str().ok()
     }
 
     /// All cookies that can be read, in the order sent. Values are as sent: not percent-decoded.
     pub fn cookies(&self) -> impl Iterator<Item = Cookie<'_>> {
-        let lines = self.parts.headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+        let lines = self.0.parts.headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
         lines.flat_map(Cookie::split_parse).filter_map(Result::ok)
     }
 
@@ -153,7 +156,7 @@ impl Request {
 
     /// Length of the content in bytes, where it is known ahead.
     pub fn content_length(&self) -> Option<u64> {
-        http_body::Body::size_hint(&self.body).exact()
+        http_body::Body::size_hint(&self.0.body).exact()
     }
 
     /// The `Content-Type`, parameters included.
@@ -163,88 +166,88 @@ impl Request {
 
     /// `http` or `https`.
     pub fn scheme(&self) -> &'static str {
-        if self.facts.secure { "https" } else { "http" }
+        if self.0.facts.secure { "https" } else { "http" }
     }
 
     /// True when the connection is encrypted.
     pub fn is_secure(&self) -> bool {
-        self.facts.secure
+        self.0.facts.secure
     }
 
     /// Host the client asked for, with the port if it gave one.
     pub fn authority(&self) -> &str {
-        &self.facts.authority
+        &self.0.facts.authority
     }
 
     /// Address of the peer; none on a Unix socket.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.facts.remote
+        self.0.facts.remote
     }
 
     /// Address the connection came in on; none on a Unix socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.facts.local
+        self.0.facts.local
     }
 
     /// Request id: the same in the access log and in every log record written for this request.
     pub fn id(&self) -> &str {
-        &self.facts.id
+        &self.0.facts.id
     }
 
     pub(crate) fn shared_id(&self) -> Arc<str> {
-        Arc::clone(&self.facts.id)
+        Arc::clone(&self.0.facts.id)
     }
 
     /// The application's surroundings.
     pub fn context(&self) -> &Arc<ServletContext> {
-        &self.facts.context
+        &self.0.facts.context
     }
 
     /// An init parameter of the application.
     pub fn init_parameter(&self, name: &str) -> Option<&str> {
-        self.facts.context.init_parameter(name)
+        self.0.facts.context.init_parameter(name)
     }
 
     /// Index of the chosen servlet.
     #[doc(hidden)]
     pub fn servlet_index(&self) -> usize {
-        self.facts.servlet
+        self.0.facts.servlet
     }
 
     /// Index of the pattern that matched.
     #[doc(hidden)]
     pub fn pattern_index(&self) -> usize {
-        self.facts.pattern
+        self.0.facts.pattern
     }
 
     /// What filters and servlets tell each other about this request, by type.
     pub fn extensions(&self) -> &Extensions {
-        &self.parts.extensions
+        &self.0.parts.extensions
     }
 
     /// As [`Request::extensions`], to add to.
     pub fn extensions_mut(&mut self) -> &mut Extensions {
-        &mut self.parts.extensions
+        &mut self.0.parts.extensions
     }
 
     /// The header fields, to change: for filters.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
-        &mut self.parts.headers
+        &mut self.0.parts.headers
     }
 
     /// The content.
     pub fn body(&self) -> &Body {
-        &self.body
+        &self.0.body
     }
 
     /// The content, to read chunk by chunk with [`Body::chunk`].
     pub fn body_mut(&mut self) -> &mut Body {
-        &mut self.body
+        &mut self.0.body
     }
 
     /// Takes the content out.
     pub fn take_body(&mut self) -> Body {
-        std::mem::take(&mut self.body)
+        std::mem::take(&mut self.0.body)
     }
 
     /// All the content, at most [`DEFAULT_CONTENT_LIMIT`]. It is gone afterwards.
@@ -324,11 +327,11 @@ impl Request {
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Request")
-            .field("id", &self.facts.id)
-            .field("method", &self.parts.method)
-            .field("uri", &self.parts.uri)
-            .field("headers", &self.parts.headers)
-            .field("body", &self.body)
+            .field("id", &self.0.facts.id)
+            .field("method", &self.0.parts.method)
+            .field("uri", &self.0.parts.uri)
+            .field("headers", &self.0.parts.headers)
+            .field("body", &self.0.body)
             .finish_non_exhaustive()
     }
 }
