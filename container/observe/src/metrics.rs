@@ -1,0 +1,260 @@
+//! The counters of the container as Prometheus reads them. Nothing is kept here: each scrape reads the counters where
+//! they are.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use wharf_kernel::counters::DURATION_BUCKETS;
+use wharf_kernel::{AppCounters, AppId, Routes, ServerCounters};
+
+/// Media type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Read<T> = Box<dyn Fn() -> T + Send + Sync>;
+
+/// Where the numbers come from.
+pub struct Sources {
+    /// The mounted applications, with their counters.
+    pub routes: Arc<Routes>,
+    /// The server's counters.
+    pub server: Arc<ServerCounters>,
+    /// Access log records that were dropped.
+    pub access_log_dropped: Read<u64>,
+    /// How many generations there are in each state.
+    pub generations: Read<Vec<(String, u64)>>,
+    /// Redeploys since the start: a generation took the place of another one.
+    pub redeploys: Read<u64>,
+    /// Bytes on the heap of each application, where that is known.
+    pub heaps: Read<Vec<(AppId, u64)>>,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sources")
+    }
+}
+
+/// The metrics of the container.
+pub struct Metrics(Registry);
+
+impl Metrics {
+    /// Metrics of these sources.
+    pub fn new(sources: Sources) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Scrape(sources)));
+        Self(registry)
+    }
+
+    /// The text of one scrape, in the OpenMetrics format that Prometheus reads.
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String can't fail, and the encoder has no errors of its own.
+        let _ = text::encode(&mut out, &self.0);
+        out
+    }
+}
+
+#[derive(Debug)]
+struct Scrape(Sources);
+
+type AppLabels<'a> = [(&'static str, &'a str); 3];
+
+fn labels(app: &AppId) -> AppLabels<'_> {
+    [("app", app.path.display()), ("version", app.version.as_str()), ("host", &app.host)]
+}
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Writes whole families.
+struct Families<'a>(DescriptorEncoder<'a>);
+
+impl Families<'_> {
+    fn counters<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in values {
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.0
+            .encode_descriptor(name, help, None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, f64>(&value, None)
+    }
+
+    fn gauges<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in values {
+            family.encode_family(&labels)?.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))?;
+        }
+        Ok(())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Sources { routes, server, access_log_dropped, generations, redeploys, heaps } = &self.0;
+        let mut out = Families(encoder);
+
+        let table = routes.load();
+        // Two routes may share their counters; each application is listed once.
+        let mut apps: Vec<&Arc<AppCounters>> = table.routes().iter().map(|route| &route.counters).collect();
+        apps.sort_by(|a, b| a.app.cmp(&b.app));
+        apps.dedup_by(|a, b| a.app == b.app);
+
+        let mapped = apps.iter().flat_map(|app| {
+            let [a, b, c] = labels(&app.app);
+            CLASSES.into_iter().zip(app.by_class()).map(move |(class, n)| ([a, b, c, ("status", class)], n))
+        });
+        let unmapped = CLASSES
+            .into_iter()
+            .zip(server.unmapped_by_class())
+            .map(|(class, n)| ([("app", ""), ("version", ""), ("host", ""), ("status", class)], n));
+        let requests = mapped.chain(unmapped).filter(|(_, n)| *n > 0);
+        out.counters("wharf_requests", "Requests answered; without app: no application saw them", requests)?;
+        let each = |read: fn(&AppCounters) -> u64| apps.iter().map(move |app| (labels(&app.app), read(app)));
+        out.gauges("wharf_requests_in_flight", "Requests begun and not ended", each(AppCounters::in_flight))?;
+        out.counters("wharf_request_bytes", "Request content received", each(AppCounters::bytes_in))?;
+        out.counters("wharf_response_bytes", "Response content sent", each(AppCounters::bytes_out))?;
+        {
+            let help = "From the head of the request to the end of the response";
+            let name = "wharf_request_duration_seconds";
+            let mut family = out.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+            for app in &apps {
+                let counts = app.durations();
+                let bounds = DURATION_BUCKETS.into_iter().chain([f64::MAX]);
+                let buckets: Vec<_> = bounds.zip(counts).collect();
+                family.encode_family(&labels(&app.app))?.encode_histogram::<NoLabelSet>(
+                    app.total_duration().as_secs_f64(),
+                    counts.iter().sum(),
+                    &buckets,
+                    None,
+                )?;
+            }
+        }
+
+        out.gauge("wharf_connections_open", "Connections that are open", server.open_connections())?;
+        out.counter("wharf_connections_accepted", "Connections accepted", server.accepted_connections())?;
+        out.counter("wharf_accept_errors", "Connections that could not be accepted", server.accept_errors())?;
+        out.counter("wharf_endpoint_panics", "Panics of endpoints caught by the pipeline", server.panics())?;
+        out.counter("wharf_access_log_dropped", "Access log records not written", access_log_dropped())?;
+
+        let states = generations();
+        let states = states.iter().map(|(state, n)| ([("state", state.as_str())], *n));
+        out.gauges("wharf_generations", "Generations of applications by state", states)?;
+        out.counter("wharf_redeploys", "Generations that took the place of another", redeploys())?;
+        let heaps = heaps();
+        let heaps = heaps.iter().map(|(app, bytes)| (labels(app), *bytes));
+        out.gauges("wharf_app_heap_bytes", "Bytes on the heap of an application", heaps)?;
+
+        if let Some((resident, threads)) = process() {
+            out.gauge("process_resident_memory_bytes", "Resident memory of the container", resident)?;
+            out.gauge("process_threads", "Threads of the container", threads)?;
+        }
+        if let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") {
+            out.gauge("process_open_fds", "Open file descriptors of the container", descriptors.count() as u64)?;
+        }
+        Ok(())
+    }
+}
+
+/// Resident bytes and threads of this process.
+fn process() -> Option<(u64, u64)> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    };
+    Some((field("VmRSS")? * 1024, field("Threads")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use wharf_kernel::{Body, ContextPath, Endpoint, Exchange, Gate, ResponseFuture, Route, RouteTable, Version};
+
+    use super::*;
+
+    struct Nothing;
+
+    impl Endpoint for Nothing {
+        fn call(&self, _exchange: Exchange) -> ResponseFuture {
+            Box::pin(async { http::Response::new(Body::empty()) })
+        }
+    }
+
+    #[test]
+    fn a_scrape_shows_the_counters() {
+        let id =
+            AppId { host: "default".into(), path: ContextPath::parse("/shop").unwrap(), version: Version::new("2") };
+        let counters = Arc::new(AppCounters::new(id.clone()));
+        for (status, ms) in [(200, 1), (204, 3), (500, 40_000)] {
+            counters.begin();
+            counters.end(status, 5, 10, Duration::from_millis(ms));
+        }
+        counters.begin();
+        let route = Route {
+            id: id.clone(),
+            generation: 1,
+            gate: Gate::new(|| {}),
+            endpoint: Arc::new(Nothing),
+            servlets: None,
+            counters,
+            suspended: false,
+        };
+        let server = Arc::new(ServerCounters::default());
+        server.connection_opened();
+        server.answered_unmapped(404);
+        let metrics = Metrics::new(Sources {
+            routes: Arc::new(Routes::new(RouteTable::new([], [Arc::new(route)]).unwrap())),
+            server,
+            access_log_dropped: Box::new(|| 3),
+            generations: Box::new(|| vec![("serving".to_owned(), 1)]),
+            redeploys: Box::new(|| 4),
+            heaps: Box::new(move || vec![(id.clone(), 1024)]),
+        });
+        let text = metrics.render();
+        let app = r#"app="/shop",version="2",host="default""#;
+        let expected = [
+            format!("wharf_requests_total{{{app},status=\"2xx\"}} 2"),
+            format!("wharf_requests_total{{{app},status=\"5xx\"}} 1"),
+            r#"wharf_requests_total{app="",version="",host="",status="4xx"} 1"#.to_owned(),
+            format!("wharf_requests_in_flight{{{app}}} 1"),
+            format!("wharf_response_bytes_total{{{app}}} 30"),
+            format!("wharf_request_duration_seconds_count{{{app}}} 3"),
+            format!("wharf_request_duration_seconds_bucket{{le=\"0.001\",{app}}} 1"),
+            format!("wharf_request_duration_seconds_bucket{{le=\"30.0\",{app}}} 2"),
+            format!("wharf_request_duration_seconds_bucket{{le=\"+Inf\",{app}}} 3"),
+            "wharf_connections_open 1".to_owned(),
+            "wharf_access_log_dropped_total 3".to_owned(),
+            r#"wharf_generations{state="serving"} 1"#.to_owned(),
+            "wharf_redeploys_total 4".to_owned(),
+            format!("wharf_app_heap_bytes{{{app}}} 1024"),
+        ];
+        for line in expected {
+            assert!(text.lines().any(|l| l == line), "no line {line}\n{text}");
+        }
+        assert!(text.contains("process_resident_memory_bytes ") && text.ends_with("# EOF\n"), "{text}");
+    }
+}
