@@ -79,15 +79,24 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 /// One worker, seen from here.
 pub(crate) type Seat = (Arc<Shared>, mpsc::UnboundedSender<Command>);
 
-/// Accepts until `stop` says so. At the limit of connections it waits for one to go; an error that lasts (no file
+/// Whether connections are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accepting {
+    NotYet,
+    Now,
+    NoMore,
+}
+
+/// Accepts while `state` says so. At the limit of connections it waits for one to go; an error that lasts (no file
 /// descriptors left) is waited out, not spun on.
 pub(crate) async fn run(
     listener: Listener,
     workers: Arc<[Seat]>,
     permits: Arc<Semaphore>,
     counters: Arc<ServerCounters>,
-    mut stop: watch::Receiver<bool>,
+    mut state: watch::Receiver<Accepting>,
 ) {
+    let _ = state.wait_for(|state| *state != Accepting::NotYet).await;
     let mut pause = Duration::from_millis(10);
     let accept = async {
         loop {
@@ -113,7 +122,7 @@ pub(crate) async fn run(
             }
         }
     };
-    let stopped = stop.wait_for(|stop| *stop);
+    let stopped = state.wait_for(|state| *state == Accepting::NoMore);
     let (mut accept, mut stopped) = (std::pin::pin!(accept), std::pin::pin!(stopped));
     std::future::poll_fn(|cx| {
         if stopped.as_mut().poll(cx).is_ready() {

@@ -18,6 +18,7 @@ use crate::dispatch::{Dispatched, dispatch};
 use crate::request_body::{Progress, RequestBody, drain};
 use crate::response::{self, Asked};
 use crate::response_body::{ResponseBody, Tail};
+use crate::worker::Shared;
 use crate::{Limits, check, error_page};
 
 /// What all requests share.
@@ -32,81 +33,74 @@ pub struct Pipeline {
     pub limits: Limits,
 }
 
-impl Pipeline {
-    /// Answers one request. Each step is a rung; the order is the point.
-    pub(crate) async fn answer(
-        self: Arc<Self>,
-        connection: Arc<Connection>,
-        id: Arc<str>,
-        request: Request<Incoming>,
-    ) -> Response<ResponseBody> {
-        // 1. The clock and the record first, so that whatever happens below is timed and written down.
-        let began = Instant::now();
-        let (mut request, incoming) = split(request);
-        let asked = Asked { method: request.method().clone(), json: error_page::prefers_json(request.headers()) };
-        let record = self.access.enabled().then(|| Box::new(record(&request, &connection, &id)));
-        let mut tail = Tail {
-            pipeline: self.clone(),
-            began,
-            app: None,
-            status: 500,
-            sent: 0,
-            received: None,
-            ended: false,
-            record,
-        };
-        let chunked = request.headers().contains_key(TRANSFER_ENCODING);
+/// Answers one request. Each step is a rung; the order is the point.
+pub(crate) async fn answer(
+    worker: Arc<Shared>,
+    connection: Arc<Connection>,
+    id: Arc<str>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let this = &*worker.pipeline;
+    // 1. The clock and the record first, so that whatever happens below is timed and written down.
+    let began = Instant::now();
+    let (mut request, incoming) = split(request);
+    let asked = Asked::of(&request);
+    let record = this.access.enabled().then(|| Box::new(record(&request, &connection, &id)));
+    let mut tail =
+        Tail { worker: worker.clone(), began, app: None, status: 500, sent: 0, received: None, ended: false, record };
+    let chunked = request.headers().contains_key(TRANSFER_ENCODING);
 
-        // 2. What no application should have to look at: Host, target, method, expectation.
-        let checked = check::check(&mut request, &self.limits);
-        let mut response = match checked {
-            Err(reject) => {
-                let mut response = error_page::render(reject.status, reject.detail, &id, request.headers());
-                if reject.status == StatusCode::METHOD_NOT_ALLOWED {
-                    response.headers_mut().insert(ALLOW, check::ALLOW);
-                }
-                if reject.close {
-                    response::close(&mut response);
-                }
-                self.discard(incoming);
-                response
+    // 2. What no application should have to look at: Host, target, method, expectation.
+    let checked = check::check(&mut request, &this.limits);
+    let mut response = match checked {
+        Err(reject) => {
+            let mut response = error_page::render(reject.status, reject.detail, &id, request.headers());
+            if reject.status == StatusCode::METHOD_NOT_ALLOWED {
+                response.headers_mut().insert(ALLOW, check::ALLOW);
             }
-            // 3. A body that says it is too large is refused before the application hears of it.
-            Ok(_) if incoming.as_ref().is_some_and(|b| b.size_hint().lower() > self.limits.body_bytes) => {
-                let mut response = error_page::render(StatusCode::PAYLOAD_TOO_LARGE, "", &id, request.headers());
+            if reject.close {
                 response::close(&mut response);
-                self.discard(incoming);
-                response
             }
-            Ok(authority) => {
-                if let Some(record) = &mut tail.record {
-                    record.host = authority.clone();
-                }
-                // 4. The body is capped, however it is framed.
-                if let Some(incoming) = incoming {
-                    let progress = Arc::new(Progress::default());
-                    tail.received = Some(progress.clone());
-                    *request.body_mut() = Body::new(RequestBody::new(incoming, &self.limits, progress));
-                }
-                // 5. The application. From here on nothing it does can keep the rest from happening.
-                self.call(request, authority, &connection, &id, &mut tail).await
-            }
-        };
-
-        // 6. The response is made one that can be sent.
-        if let Some(progress) = &tail.received {
-            self.blame_client(&mut response, progress, &asked, &id);
+            this.discard(incoming);
+            response
         }
-        response::finish(&mut response, &asked, &id);
-        if chunked && !self.limits.keep_alive_after_chunked && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // 3. A body that says it is too large is refused before the application hears of it.
+        Ok(_) if incoming.as_ref().is_some_and(|b| b.size_hint().lower() > this.limits.body_bytes) => {
+            let mut response = error_page::render(StatusCode::PAYLOAD_TOO_LARGE, "", &id, request.headers());
             response::close(&mut response);
+            this.discard(incoming);
+            response
         }
-        tail.status = response.status().as_u16();
-        // 7. The tail goes with the body: the request ends when its last byte is handed to the socket.
-        let sends = asked.method != http::Method::HEAD && response.status() != StatusCode::NOT_MODIFIED;
-        response.map(|body| ResponseBody::new(body, tail, sends))
-    }
+        Ok(authority) => {
+            if let Some(record) = &mut tail.record {
+                record.host = authority.clone();
+            }
+            // 4. The body is capped, however it is framed.
+            if let Some(incoming) = incoming {
+                let progress = Arc::new(Progress::default());
+                tail.received = Some(progress.clone());
+                *request.body_mut() = Body::new(RequestBody::new(incoming, &this.limits, progress));
+            }
+            // 5. The application. From here on nothing it does can keep the rest from happening.
+            this.call(request, authority, &connection, &id, &mut tail).await
+        }
+    };
 
+    // 6. The response is made one that can be sent.
+    if let Some(progress) = &tail.received {
+        this.blame_client(&mut response, progress, &asked, &id);
+    }
+    response::finish(&mut response, &asked, &id);
+    if chunked && !this.limits.keep_alive_after_chunked && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response::close(&mut response);
+    }
+    tail.status = response.status().as_u16();
+    // 7. The tail goes with the body: the request ends when its last byte is handed to the socket.
+    let sends = asked.method != http::Method::HEAD && response.status() != StatusCode::NOT_MODIFIED;
+    response.map(|body| ResponseBody::new(body, tail, sends))
+}
+
+impl Pipeline {
     async fn call(
         &self,
         request: Request<Body>,
@@ -148,7 +142,7 @@ impl Pipeline {
         if response.status().is_client_error() || response.status().is_server_error() {
             *response = Response::new(Body::empty());
             *response.status_mut() = status;
-            error_page::fill(response, "", id, asked.json);
+            error_page::fill(response, "", id, error_page::prefers_json(asked.accept.as_ref()));
         }
         response::close(response);
     }

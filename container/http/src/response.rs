@@ -1,7 +1,7 @@
 //! What every response must satisfy before it goes to the wire, whoever made it.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING};
-use http::{Method, Response, StatusCode};
+use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use wharf_kernel::Body;
 
@@ -10,7 +10,13 @@ use crate::error_page;
 /// What must be known of the request once the endpoint owns it.
 pub(crate) struct Asked {
     pub(crate) method: Method,
-    pub(crate) json: bool,
+    pub(crate) accept: Option<HeaderValue>,
+}
+
+impl Asked {
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        Self { method: request.method().clone(), accept: request.headers().get(ACCEPT).cloned() }
+    }
 }
 
 /// Makes a response one that can be sent: framing is the server's business (RFC 9112, section 6), 1xx is no final answer,
@@ -42,7 +48,7 @@ pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked, id: &str) {
         && !response.headers().contains_key(CONTENT_TYPE)
         && !(asked.method == Method::HEAD && response.headers().contains_key(CONTENT_LENGTH))
     {
-        error_page::fill(response, "", id, asked.json);
+        error_page::fill(response, "", id, error_page::prefers_json(asked.accept.as_ref()));
     }
     correct_length(response, asked, id);
 }

@@ -11,12 +11,13 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use wharf_kernel::{AccessRecord, AppCounters, Body, BoxError};
 
-use crate::pipeline::Pipeline;
 use crate::request_body::Progress;
+use crate::worker::Shared;
 
 /// Ends a request when it is dropped: counts it and hands its record to the access log.
 pub(crate) struct Tail {
-    pub(crate) pipeline: Arc<Pipeline>,
+    /// The worker's, not the pipeline's: a count that all workers share would be passed between processors all the time.
+    pub(crate) worker: Arc<Shared>,
     pub(crate) began: Instant,
     pub(crate) app: Option<Arc<AppCounters>>,
     pub(crate) status: u16,
@@ -35,7 +36,7 @@ impl Drop for Tail {
                 let received = self.received.as_ref().map_or(0, |p| p.bytes.load(Ordering::Relaxed));
                 app.end(self.status, received, self.sent, duration);
             }
-            None => self.pipeline.counters.answered_unmapped(self.status),
+            None => self.worker.pipeline.counters.answered_unmapped(self.status),
         }
         if let Some(mut record) = self.record.take() {
             record.time = SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -44,7 +45,7 @@ impl Drop for Tail {
             record.duration = duration;
             record.app = self.app.take();
             record.aborted = !self.ended;
-            self.pipeline.access.record(*record);
+            self.worker.pipeline.access.record(*record);
         }
     }
 }
@@ -70,7 +71,7 @@ impl HttpBody for ResponseBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx))).unwrap_or_else(|_| {
-            this.tail.pipeline.counters.panicked();
+            this.tail.worker.pipeline.counters.panicked();
             this.body = Body::empty();
             Poll::Ready(Some(Err("the response body panicked".into())))
         });

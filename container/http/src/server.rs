@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use wharf_kernel::workers::Workers;
 
-use crate::acceptor::{self, Listener, Seat};
+use crate::acceptor::{self, Accepting, Listener, Seat};
 use crate::worker::{self, Command, Shared};
 use crate::{Pipeline, ServerConfig};
 
@@ -40,7 +40,7 @@ impl fmt::Display for Bound {
 pub struct Server {
     bound: Vec<Bound>,
     pool: Arc<Pool>,
-    stop_accepting: watch::Sender<bool>,
+    accepting: watch::Sender<Accepting>,
     acceptor: Mutex<Option<JoinHandle<()>>>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -92,7 +92,8 @@ fn naming(error: &io::Error, listen: &crate::Listen) -> io::Error {
 }
 
 impl Server {
-    /// Opens the listeners, starts the threads and serves.
+    /// Opens the listeners and starts the threads. Connections are taken from [`Server::accept`] on; until then the kernel
+    /// lets them wait, so that a client that comes while the applications start gets an answer and not an error.
     ///
     /// # Errors
     /// A listener that can't be opened, named, or a thread or runtime that can't be started.
@@ -124,19 +125,30 @@ impl Server {
             names.push(name);
         }
         let seats: Arc<[Seat]> = seats.into();
-        let (stop_accepting, stop) = watch::channel(false);
+        let (accepting, state) = watch::channel(Accepting::NotYet);
         let body = {
             let (seats, limit) = (seats.clone(), config.limits.connections.clamp(1, Semaphore::MAX_PERMITS));
-            move || accept_all(&runtime, listeners, &seats, limit, &pipeline, &stop)
+            move || accept_all(&runtime, listeners, &seats, limit, &pipeline, &state)
         };
         let acceptor = std::thread::Builder::new().name("wharf-acceptor".to_owned()).spawn(body)?;
         Ok(Self {
             bound,
             pool: Arc::new(Pool { names, seats: Mutex::new(seats) }),
-            stop_accepting,
+            accepting,
             acceptor: Mutex::new(Some(acceptor)),
             workers,
         })
+    }
+
+    /// Takes the connections that wait, and those that come.
+    pub fn accept(&self) {
+        self.accepting.send_if_modified(|state| {
+            let first = *state == Accepting::NotYet;
+            if first {
+                *state = Accepting::Now;
+            }
+            first
+        });
     }
 
     /// Where it listens, in the order of the configuration.
@@ -152,7 +164,7 @@ impl Server {
     /// Stops accepting, lets every connection finish the request it is at, and cuts what is left after `time`. Returns
     /// how many connections were cut. Blocks; the workers live on. Calling it again with a shorter time cuts sooner.
     pub fn drain(&self, time: Duration) -> usize {
-        let _ = self.stop_accepting.send(true);
+        self.accepting.send_replace(Accepting::NoMore);
         let acceptor = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(acceptor) = acceptor {
             let _ = acceptor.join();
@@ -174,7 +186,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.stop_accepting.send(true);
+        self.accepting.send_replace(Accepting::NoMore);
         if let Some(acceptor) = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = acceptor.join();
         }
@@ -192,15 +204,15 @@ fn accept_all(
     seats: &Arc<[Seat]>,
     limit: usize,
     pipeline: &Pipeline,
-    stop: &watch::Receiver<bool>,
+    state: &watch::Receiver<Accepting>,
 ) {
     let permits = Arc::new(Semaphore::new(limit));
     runtime.block_on(async {
         let tasks: Vec<_> = listeners
             .into_iter()
             .map(|listener| {
-                let (counters, stop) = (pipeline.counters.clone(), stop.clone());
-                tokio::spawn(acceptor::run(listener, seats.clone(), permits.clone(), counters, stop))
+                let (counters, state) = (pipeline.counters.clone(), state.clone());
+                tokio::spawn(acceptor::run(listener, seats.clone(), permits.clone(), counters, state))
             })
             .collect();
         for task in tasks {

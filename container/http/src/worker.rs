@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 use wharf_kernel::Connection;
 
 use crate::Pipeline;
+use crate::pipeline;
 use crate::request_id::RequestIds;
 
 /// An accepted socket.
@@ -42,7 +44,7 @@ const CUT: u8 = 2;
 
 /// What a worker's connections share.
 pub(crate) struct Shared {
-    pipeline: Arc<Pipeline>,
+    pub(crate) pipeline: Arc<Pipeline>,
     ids: RequestIds,
     /// Connections handed to this worker that are not gone yet.
     pub(crate) open: AtomicUsize,
@@ -103,7 +105,10 @@ pub(crate) async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiv
     let mut next = 0;
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Run(task) => task(),
+            Command::Run(task) => {
+                // The panic hook has reported it; the worker lives on.
+                let _ = catch_unwind(AssertUnwindSafe(task));
+            }
             Command::Drain(time, done) => {
                 let shared = shared.clone();
                 tokio::spawn(async move {
@@ -154,9 +159,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, co
     let service = {
         let (shared, connection) = (shared.clone(), connection.clone());
         service_fn(move |request| {
-            let (pipeline, id) = (shared.pipeline.clone(), shared.ids.next());
-            let connection = connection.clone();
-            async move { Ok::<_, Infallible>(pipeline.answer(connection, id, request).await) }
+            let (worker, connection, id) = (shared.clone(), connection.clone(), shared.ids.next());
+            async move { Ok::<_, Infallible>(pipeline::answer(worker, connection, id, request).await) }
         })
     };
     let mut builder = http1::Builder::new();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use support::*;
 use wharf_http::Limits;
+use wharf_kernel::RouteTable;
 
 #[test]
 fn a_request_is_mapped_and_answered() {
@@ -283,4 +284,40 @@ fn every_request_is_counted_and_written_down() {
     assert_eq!(app.bytes_out(), log[0].bytes);
     assert_eq!(running.pipeline.counters.unmapped_by_class(), [0, 0, 0, 1, 0]);
     assert_eq!(running.pipeline.counters.open_connections(), 0);
+}
+
+#[test]
+fn a_connection_can_be_upgraded() {
+    let running = start();
+    let request = b"GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: shout\r\n\r\nhello";
+    let text = exchange(running.addr, request);
+    assert!(text.starts_with("HTTP/1.1 101 ") && text.contains("upgrade: shout") && text.ends_with("HELLO"), "{text}");
+}
+
+#[test]
+fn a_lease_refused_by_a_closed_gate_is_sought_in_the_next_table() {
+    let running = start_with(Limits::default(), vec![]);
+    let old = route("/", None, false);
+    running.pipeline.routes.store(RouteTable::new([], [old.clone()]).unwrap());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let swaps = scope.spawn(|| {
+            let mut current = old;
+            for _ in 0..2000 {
+                let next = route("/", None, false);
+                running.pipeline.routes.store(RouteTable::new([], [next.clone()]).unwrap());
+                current.gate.close();
+                current = next;
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let mut stream = connect(running.addr);
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            stream.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            let mut answer = [0; 512];
+            let len = stream.read(&mut answer).unwrap();
+            assert!(answer[..len].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..len]));
+        }
+        swaps.join().unwrap();
+    });
 }

@@ -54,9 +54,12 @@ fn a_stalled_body_is_cut() {
 #[test]
 fn draining_finishes_requests_and_cuts_the_rest() {
     let running = start();
-    let mut idle = connect(running.addr);
-    idle.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    assert!(idle.read(&mut [0; 512]).unwrap() > 0);
+    // Two, so that each of the two workers has one.
+    let mut idle = [connect(running.addr), connect(running.addr)];
+    for stream in &mut idle {
+        stream.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        assert!(stream.read(&mut [0; 512]).unwrap() > 0);
+    }
     let mut busy = connect(running.addr);
     busy.write_all(b"POST /busy HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n").unwrap();
     let mut interim = [0; 25];
@@ -67,7 +70,9 @@ fn draining_finishes_requests_and_cuts_the_rest() {
     let addr = running.addr;
     std::thread::scope(|scope| {
         let drained = scope.spawn(|| running.server.drain(Duration::from_secs(2)));
-        assert_eq!(idle.read(&mut [0; 16]).unwrap(), 0, "an idle connection is closed at once");
+        for stream in &mut idle {
+            assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0, "an idle connection is closed at once");
+        }
         assert!(std::net::TcpStream::connect(addr).is_err(), "nothing is accepted any more");
         busy.write_all(b"abc").unwrap();
         let text = read_all(&mut busy);

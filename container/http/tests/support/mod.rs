@@ -26,6 +26,7 @@ impl Endpoint for Echo {
                 "/panic" => panic!("as asked"),
                 "/status/404" => return status(404),
                 "/continue" => return status(102),
+                "/upgrade" => return upgrade(request),
                 "/lying" => {
                     let mut response = http::Response::new(Body::from("four"));
                     response.headers_mut().insert("content-length", "9".parse().unwrap());
@@ -49,6 +50,22 @@ impl Endpoint for Echo {
             http::Response::new(Body::from(text))
         })
     }
+}
+
+/// Switches to a protocol that sends back in capitals whatever comes.
+fn upgrade(request: http::Request<Body>) -> http::Response<Body> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let upgrade = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        let mut stream = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
+        let mut bytes = [0; 5];
+        stream.read_exact(&mut bytes).await.unwrap();
+        stream.write_all(&bytes.to_ascii_uppercase()).await.unwrap();
+    });
+    let mut response = status(101);
+    response.headers_mut().insert("connection", "upgrade".parse().unwrap());
+    response.headers_mut().insert("upgrade", "shout".parse().unwrap());
+    response
 }
 
 fn status(code: u16) -> http::Response<Body> {
