@@ -113,7 +113,7 @@ impl ServletContext {
     ///     #[serde(default)]
     ///     workers: usize,
     /// }
-    /// let context = ServletContext::builder().init("greeting", "Hi").init("workers", "3").build();
+    /// # let context = ServletContext::builder().init("greeting", "Hi").init("workers", "3").build();
     /// let settings: Settings = context.init_parameters_as()?;
     /// assert_eq!((settings.greeting.as_str(), settings.workers), ("Hi", 3));
     /// # Ok::<(), wharf_sdk::BoxError>(())
