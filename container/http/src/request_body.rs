@@ -49,9 +49,9 @@ impl RequestBody {
         }
     }
 
+    /// Ends it with an error. What the client still sends is drained when this is dropped.
     fn fail(&mut self, why: &'static str) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.done = true;
-        self.incoming = None;
         Poll::Ready(Some(Err(why.into())))
     }
 }
@@ -72,6 +72,7 @@ impl HttpBody for RequestBody {
             let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
             ready!(timer.as_mut().poll(cx));
             this.progress.stalled.store(true, Ordering::Relaxed);
+            this.incoming = None;
             return this.fail("the client stopped sending the request body");
         };
         if let Some(timer) = &mut this.timer {
@@ -112,7 +113,7 @@ impl HttpBody for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if self.is_end_stream() {
+        if self.incoming.as_ref().is_none_or(HttpBody::is_end_stream) {
             return;
         }
         if let (Some(incoming), Ok(runtime)) = (self.incoming.take(), tokio::runtime::Handle::try_current()) {
@@ -125,9 +126,6 @@ impl Drop for RequestBody {
 /// Reads what the client still sends, up to `left` bytes, so that it sees the response instead of a reset, and so that the
 /// connection can be used again. What comes after that closes the connection.
 pub(crate) async fn drain(mut incoming: Incoming, mut left: u64) {
-    if incoming.size_hint().lower() > left {
-        return;
-    }
     while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
         match left.checked_sub(frame.data_ref().map_or(0, |data| data.len() as u64)) {
             Some(rest) => left = rest,

@@ -211,6 +211,20 @@ fn a_body_without_a_length_is_capped_too() {
 }
 
 #[test]
+fn a_client_that_sends_first_and_reads_later_learns_of_413() {
+    let limits = Limits { body_bytes: 1000, ..Limits::default() };
+    let running = start_with(limits, vec![route("/", None, false)]);
+    let body = "a".repeat(200_000);
+    for _ in 0..20 {
+        let sized = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        assert_eq!(statuses(&exchange(running.addr, sized.as_bytes())), [413]);
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let chunked = format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        assert_eq!(statuses(&exchange(running.addr, chunked.as_bytes())), [413]);
+    }
+}
+
+#[test]
 fn the_target_wins_over_the_host_header() {
     let running = start();
     let text = exchange(running.addr, b"GET http://x:81/host HTTP/1.1\r\nHost: y\r\nConnection: close\r\n\r\n");

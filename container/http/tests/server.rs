@@ -127,6 +127,7 @@ fn unix_sockets_are_served_and_removed() {
     let running = start();
     let config = ServerConfig { listen: vec![Listen::Unix(path.clone())], workers: 1, ..ServerConfig::default() };
     let server = Server::start(&config, running.pipeline.clone()).unwrap();
+    server.accept();
     assert_eq!(server.bound(), [Bound::Unix(path.clone())]);
     let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
     stream.write_all(b"GET /u HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();

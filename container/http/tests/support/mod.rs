@@ -116,6 +116,7 @@ pub fn start_with(limits: Limits, routes: Vec<Arc<Route>>) -> Running {
     });
     let config = ServerConfig { listen: vec![Listen::Tcp("127.0.0.1:0".parse().unwrap())], workers: 2, limits };
     let server = Server::start(&config, pipeline.clone()).unwrap();
+    server.accept();
     let Bound::Tcp(addr) = server.bound()[0].clone() else { panic!("a TCP listener") };
     Running { server, pipeline, log, addr }
 }
