@@ -1,0 +1,327 @@
+//! The whole container in one place: which part gets which, and in which order they start and stop.
+//!
+//! The way of a request is the ladder of `wharf_http::Pipeline`: record, checks, body cap, dispatch (mapper, lease),
+//! endpoint, response, tail. What stands here is who makes the rungs.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, oneshot};
+use tracing_subscriber::EnvFilter;
+use wharf_deployer::{DeployerConfig, DeployerHandle, Root};
+use wharf_gateway::StaticSite;
+use wharf_http::{Limits, Listen, Pipeline, Server, ServerConfig};
+use wharf_kernel::admin::Operations;
+use wharf_kernel::launch::Kind;
+use wharf_kernel::routes::{HostSpec, Routes};
+use wharf_kernel::settings::{self, AccessFormat, LogFormat, Settings};
+use wharf_kernel::{AccessSink, AppId, ServerCounters};
+use wharf_manager::{Info, Manager};
+use wharf_module::{ModuleConfig, ModuleLauncher};
+use wharf_observe::{AccessLog, AccessLogConfig, Format, Metrics, Sources, Target};
+
+use crate::run::{OnReady, Running};
+
+/// Runs a container until it is told to stop. Says so when it is ready.
+///
+/// # Errors
+/// What kept it from starting.
+pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String> {
+    init_log(&settings.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("wharf-main")
+        .enable_all()
+        .build()
+        .map_err(|e| format!("the runtime could not be started: {e}"))?;
+    let _inside = runtime.enter();
+    // Signals first: one that comes while the applications start must stop the container gracefully, too.
+    let deaf = |e| format!("signals can't be received: {e}");
+    let mut signals = Signals::new().map_err(deaf)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(deaf)?;
+
+    // 1. The admin socket, which is also the lock: a second container with the same state folder ends here.
+    let socket = settings.admin_socket();
+    let admin = wharf_manager::bind(&socket).map_err(text)?;
+
+    // 2. What everything counts and writes to.
+    let routes = Arc::new(Routes::default());
+    let counters = Arc::new(ServerCounters::default());
+    let access = access_log(&settings.access_log)?;
+
+    // 3. The connectors: bound now, so that a port in use is found before anything is started; accepting comes last.
+    let config = server_config(&settings.server);
+    let sink: Arc<dyn AccessSink> = match &access {
+        Some(log) => log.clone(),
+        None => Arc::new(wharf_kernel::access::NoAccessLog),
+    };
+    let pipeline = Arc::new(Pipeline {
+        routes: routes.clone(),
+        access: sink,
+        counters: counters.clone(),
+        limits: config.limits.clone(),
+    });
+    let server = Arc::new(Server::start(&config, pipeline).map_err(text)?);
+
+    // 4. Who runs which kind of application. Modules are entered on the server's workers, and cleaned up there.
+    let modules = ModuleConfig {
+        state_dir: settings.state_dir.clone(),
+        trial_program: std::env::current_exe().map_err(|e| format!("the program's own path is not known: {e}"))?,
+    };
+    let modules = ModuleLauncher::new(modules, server.workers())
+        .map_err(|e| format!("state folder '{}': {e}", settings.state_dir.display()))?;
+    let launchers: wharf_deployer::Launchers =
+        vec![(Kind::Module, Arc::new(modules)), (Kind::Static, Arc::new(StaticSite))];
+
+    // 5. The deployer: from here on applications come up.
+    let (deploy_config, hosts) = deploy_config(&settings);
+    let deploy_dirs = deploy_config.roots.iter().map(|r| r.dir.display().to_string()).collect();
+    let deployer = wharf_deployer::start(deploy_config, launchers, routes.clone(), hosts).map_err(text)?;
+
+    // 6. The admin API.
+    let stopping = Arc::new(AtomicBool::new(false));
+    let stop = Arc::new(Notify::new());
+    let urls: Vec<String> = server.bound().iter().map(ToString::to_string).collect();
+    let metrics = metrics(routes, counters, access.clone(), deployer.clone());
+    let manager = Manager {
+        operations: Arc::new(deployer.clone()),
+        metrics: Arc::new(move || metrics.render()),
+        ready: Arc::new({
+            let (deployer, stopping) = (deployer.clone(), stopping.clone());
+            move || deployer.is_ready() && !stopping.load(Ordering::Acquire)
+        }),
+        shutdown: Arc::new({
+            let stop = stop.clone();
+            move || stop.notify_one()
+        }),
+        info: Arc::new(Info {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            listening: urls.clone(),
+            deploy_dirs,
+        }),
+    };
+    let (end_admin, admin_ends) = oneshot::channel::<()>();
+    let admin = runtime.spawn(wharf_manager::serve(admin, manager, async move {
+        let _ = admin_ends.await;
+    }));
+
+    // 7. Traffic, once the first look at the deploy folders has settled.
+    let announce = std::thread::spawn({
+        let (deployer, server, stopping) = (deployer.clone(), server.clone(), stopping.clone());
+        move || {
+            while !deployer.wait_ready(Duration::from_millis(500)) {
+                if stopping.load(Ordering::Acquire) {
+                    return;
+                }
+            }
+            server.accept();
+            ready(Running { urls, deployer });
+            let _ = std::io::stdout().flush();
+        }
+    });
+
+    // 8. Until a signal or the admin API says stop; SIGHUP reopens the access log.
+    runtime.block_on(async {
+        loop {
+            tokio::select! {
+                name = signals.stop() => {
+                    tracing::info!("{name}: stopping; a second signal forces it");
+                    return;
+                }
+                () = stop.notified() => {
+                    tracing::info!("stopping, as the admin API was told");
+                    return;
+                }
+                _ = hangup.recv() => {
+                    if let Some(log) = &access {
+                        log.reopen();
+                    }
+                }
+            }
+        }
+    });
+
+    // 9. Down again: readiness, connections, applications, admin API, log. A second signal ends it at once.
+    stopping.store(true, Ordering::Release);
+    runtime.spawn(async move {
+        let name = signals.stop().await;
+        tracing::error!("{name} again: what is still in flight is cut");
+        std::process::exit(1);
+    });
+    let drain = settings.server.drain_timeout;
+    let cut = server.drain(drain);
+    let held = deployer.shutdown(Duration::from_secs(1));
+    for app in &held {
+        let what: Vec<&str> = app.generations.iter().flat_map(|g| &g.held_by).map(String::as_str).collect();
+        tracing::warn!(app = %app.name, "still in memory at the end, held by {}", what.join(", "));
+    }
+    let _ = end_admin.send(());
+    let _ = runtime.block_on(tokio::time::timeout(Duration::from_secs(1), admin));
+    let _ = std::fs::remove_file(&socket);
+    let _ = announce.join();
+    drop(access);
+    if cut > 0 {
+        tracing::error!("{cut} connections were cut after {drain:?}");
+        return Ok(ExitCode::FAILURE);
+    }
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(error: impl Display) -> String {
+    error.to_string()
+}
+
+/// The log on standard error, with everything the applications say.
+fn init_log(log: &settings::Log) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&log.level).map_err(|e| format!("log.level = \"{}\": {e}", log.level))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let done = match log.format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => {
+            use std::io::IsTerminal;
+            builder.with_ansi(std::io::stderr().is_terminal()).try_init()
+        }
+    };
+    done.map_err(text)
+}
+
+fn access_log(log: &settings::AccessLog) -> Result<Option<Arc<AccessLog>>, String> {
+    let format = match log.format {
+        AccessFormat::Off => return Ok(None),
+        AccessFormat::Combined => Format::Combined,
+        AccessFormat::Json => Format::Json,
+    };
+    let target = if log.file == Path::new("-") { Target::Stdout } else { Target::File(log.file.clone()) };
+    let config = AccessLogConfig { format, ..AccessLogConfig::new(target) };
+    AccessLog::start(config).map(|log| Some(Arc::new(log))).map_err(text)
+}
+
+fn server_config(server: &settings::Server) -> ServerConfig {
+    let defaults = ServerConfig::default();
+    let limits = &server.limits;
+    ServerConfig {
+        listen: server
+            .listen
+            .iter()
+            .map(|listen| match listen {
+                settings::Listen::Tcp(addr) => Listen::Tcp(*addr),
+                settings::Listen::Unix(path) => Listen::Unix(path.clone()),
+            })
+            .collect(),
+        workers: server.workers.unwrap_or(defaults.workers),
+        limits: Limits {
+            connections: limits.max_connections.min(defaults.limits.connections),
+            header_timeout: limits.header_timeout,
+            header_count: limits.header_count,
+            header_bytes: limits.headers,
+            target_bytes: limits.request_line,
+            body_bytes: limits.body,
+            body_idle: limits.body_idle_timeout,
+            drain_bytes: limits.unread_body,
+            ..defaults.limits
+        },
+    }
+}
+
+fn deploy_config(settings: &Settings) -> (DeployerConfig, Vec<HostSpec>) {
+    let deploy = &settings.deploy;
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut hosts: Vec<HostSpec> = settings
+        .host
+        .iter()
+        .map(|h| HostSpec { name: h.name.as_str().into(), aliases: h.aliases.clone(), default: h.default })
+        .collect();
+    let main = match hosts.iter().position(|h| h.default) {
+        Some(at) => hosts[at].name.clone(),
+        None => {
+            hosts.insert(0, HostSpec::fallback());
+            HostSpec::fallback().name
+        }
+    };
+    let mut roots = vec![Root { host: main, dir: deploy.dir.clone(), prefix: String::new() }];
+    for host in &settings.host {
+        if let Some(dir) = &host.deploy_dir {
+            let prefix = format!("{}:", host.name);
+            roots.push(Root { host: host.name.as_str().into(), dir: dir.clone(), prefix });
+        }
+    }
+    let config = DeployerConfig {
+        roots,
+        state_dir: settings.state_dir.clone(),
+        poll_interval: deploy.poll_interval,
+        parallel: deploy.parallel.unwrap_or(processors),
+        trial_timeout: deploy.trial_timeout,
+        start_timeout: deploy.start_timeout,
+        stop_timeout: deploy.stop_timeout,
+        drain_timeout: settings.server.drain_timeout,
+        keep_versions: deploy.keep_versions,
+        retire_old_versions: deploy.retire_old_versions,
+        runtime_threads: deploy.runtime_threads,
+        blocking_threads: deploy.blocking_threads,
+    };
+    (config, hosts)
+}
+
+fn metrics(
+    routes: Arc<Routes>,
+    server: Arc<ServerCounters>,
+    access: Option<Arc<AccessLog>>,
+    deployer: DeployerHandle,
+) -> Metrics {
+    let states = deployer.clone();
+    let served = deployer.clone();
+    Metrics::new(Sources {
+        routes,
+        server,
+        access_log_dropped: Box::new(move || access.as_ref().map_or(0, |log| log.dropped())),
+        generations: Box::new(move || {
+            let mut counts = std::collections::BTreeMap::<String, u64>::new();
+            for generation in states.list().iter().flat_map(|app| &app.generations) {
+                *counts.entry(generation.state.name().to_owned()).or_default() += 1;
+            }
+            counts.into_iter().collect()
+        }),
+        redeploys: Box::new(move || served.stats().served.load(Ordering::Relaxed)),
+        heaps: Box::new(move || {
+            let apps = deployer.list();
+            apps.iter()
+                .map(|app| {
+                    let id = AppId {
+                        host: app.host.as_str().into(),
+                        path: wharf_kernel::ContextPath::parse(&app.context_path)
+                            .unwrap_or_else(|_| wharf_kernel::ContextPath::root()),
+                        version: wharf_kernel::Version::new(&app.version),
+                    };
+                    (id, app.generations.iter().filter_map(|g| g.live_bytes).sum())
+                })
+                .collect()
+        }),
+    })
+}
+
+/// The signals that a container knows.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn stop(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
