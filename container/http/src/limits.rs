@@ -65,7 +65,7 @@ pub struct ServerConfig {
     pub listen: Vec<Listen>,
     /// Worker threads, at least 1. Default: one for each processor available.
     pub workers: usize,
-    /// Limits.
+    /// Limits; of these only `connections` is read here, the others from [`Pipeline::limits`](crate::Pipeline::limits).
     pub limits: Limits,
 }
 

@@ -167,11 +167,14 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, co
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
-        .max_headers(limits.header_count)
         .max_header_size(limits.header_bytes + limits.target_bytes)
         .max_buf_size((limits.header_bytes + limits.target_bytes).max(64 * 1024))
         .half_close(false)
         .keep_alive(true);
+    // 100 is hyper's own limit; any other makes it parse each head on the heap.
+    if limits.header_count != 100 {
+        builder.max_headers(limits.header_count);
+    }
     let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let (mut seen, mut registered) = (OPEN, false);
     let result = poll_fn(|cx| {

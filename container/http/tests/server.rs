@@ -147,3 +147,12 @@ fn an_address_in_use_is_named() {
     let error = Server::start(&config, running.pipeline.clone()).err().unwrap().to_string();
     assert!(error.contains(&running.addr.to_string()) && error.contains("another program"), "{error}");
 }
+
+#[test]
+fn the_number_of_headers_can_be_set() {
+    let limits = Limits { header_count: 3, ..Limits::default() };
+    let running = start_with(limits, vec![route("/", None, false)]);
+    assert_eq!(statuses(&get(running.addr, "/")), [200]);
+    let text = exchange(running.addr, b"GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 2\r\nC: 3\r\n\r\n");
+    assert_eq!(statuses(&text), [431]);
+}
