@@ -1,1 +1,50 @@
-fn main(){}
+//! The `wharf` program: reads the command line and hands over to one file for each command.
+#![forbid(unsafe_code)]
+
+mod apps;
+mod check;
+mod cli;
+mod client;
+mod compose;
+mod dev;
+mod dev_build;
+mod explain;
+mod failure;
+mod meta;
+mod new;
+mod run;
+mod settings_load;
+mod show_config;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    // The trial child must do as little as can be before it loads the module.
+    if std::env::args_os().nth(1).is_some_and(|a| a == wharf_module::trial::COMMAND) {
+        return wharf_module::trial_main();
+    }
+    let cli = Cli::parse();
+    let done = match &cli.command {
+        Command::Run => run::run(&cli.global),
+        Command::Dev(args) => dev::dev(&cli.global, args),
+        Command::New(args) => new::new(args).map(|()| ExitCode::SUCCESS),
+        Command::Check(args) => check::check(&cli.global, args),
+        Command::List => apps::list(&cli.global),
+        Command::Deploy(args) => apps::deploy(&cli.global, args),
+        Command::Undeploy(app) => apps::operate(&cli.global, "DELETE", &app.name, ""),
+        Command::Start(app) => apps::operate(&cli.global, "POST", &app.name, "/start"),
+        Command::Stop(app) => apps::operate(&cli.global, "POST", &app.name, "/stop"),
+        Command::Reload(app) => apps::operate(&cli.global, "POST", &app.name, "/reload"),
+        Command::Rollback(app) => apps::operate(&cli.global, "POST", &app.name, "/rollback"),
+        Command::Explain(args) => explain::explain(&cli.global, args),
+        Command::Config => show_config::show(&cli.global),
+        Command::Completions { shell } => meta::completions(*shell),
+        Command::Man => meta::man(),
+        Command::Trial => return wharf_module::trial_main(),
+    };
+    done.unwrap_or_else(|failure| failure.report(cli.global.json))
+}

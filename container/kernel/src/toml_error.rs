@@ -33,9 +33,9 @@ pub fn render(path: &str, text: &str, message: &str, span: Option<Range<usize>>)
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
-        .map(|k| (strsim::jaro_winkler(name, k), k))
-        .filter(|(score, _)| *score > 0.7)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|k| (strsim::damerau_levenshtein(name, k), k))
+        .filter(|(distance, k)| *distance <= (k.chars().count() / 3).max(1))
+        .min_by_key(|(distance, _)| *distance)
         .map(|(_, k)| k)
 }
 
@@ -83,6 +83,7 @@ mod tests {
     #[test]
     fn far_names_are_not_guessed() {
         assert_eq!(nearest("workrs", ["listen", "workers"]), Some("workers"));
+        assert_eq!(nearest("dri", ["dir", "drain_timeout"]), Some("dir"));
         assert_eq!(nearest("zzz", ["listen", "workers"]), None);
     }
 }

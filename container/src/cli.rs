@@ -1,0 +1,148 @@
+//! The command line: one table from which parser, help, man page and completions are made.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// An application container: drop a compiled Rust module into a folder and it is served; drop a newer one and that is
+/// served, without a restart and without a failed request.
+#[derive(Debug, Parser)]
+#[command(name = "wharf", version, arg_required_else_help = true, propagate_version = true)]
+#[command(
+    after_help = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 no container reached, 4 application refused."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Global {
+    /// Configuration file [default: wharf.toml, where there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Set one key, as in --set server.listen=127.0.0.1:9000; can be given more than once
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Write JSON instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Admin socket of the container to speak to [default: the configured one, .wharf/admin.sock]
+    #[arg(long, global = true, value_name = "SOCKET")]
+    pub(crate) admin: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the container in the foreground
+    Run,
+    /// Build the applications under the paths, run them, and rebuild and redeploy them when a source changes
+    Dev(DevArgs),
+    /// Make a new application
+    New(NewArgs),
+    /// Look at a module and say whether it may run
+    Check(CheckArgs),
+    /// List the applications of a running container
+    List,
+    /// Deploy a module to a running container
+    Deploy(DeployArgs),
+    /// Remove an application from a running container and from its deploy folder
+    Undeploy(App),
+    /// Start an application that was stopped
+    Start(App),
+    /// Stop an application: it answers 503 until it is started or the container is
+    Stop(App),
+    /// Load an application's file again
+    Reload(App),
+    /// Go back to the previous good file of an application
+    Rollback(App),
+    /// Explain an error code
+    Explain(ExplainArgs),
+    /// Print the configuration in force and where each key comes from
+    Config,
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+    /// The child process of a trial load
+    #[command(name = "__trial", hide = true)]
+    Trial,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DevArgs {
+    /// Folders with application crates: packages with a cdylib target that depend on wharf-sdk
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Build with optimisations [default: as this program was built, inside its own workspace]
+    #[arg(long)]
+    pub(crate) release: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewArgs {
+    /// Name of the application, and of the folder that is made
+    pub(crate) name: String,
+    /// An ordinary axum application
+    #[arg(long, conflicts_with = "servlet")]
+    pub(crate) axum: bool,
+    /// A servlet (the default)
+    #[arg(long)]
+    pub(crate) servlet: bool,
+    /// Use the SDK in this folder instead of the published one
+    #[arg(long, value_name = "PATH")]
+    pub(crate) sdk_path: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The module
+    pub(crate) file: PathBuf,
+    /// Load, start and stop it too, in a process of its own
+    #[arg(long)]
+    pub(crate) load: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeployArgs {
+    /// The module
+    pub(crate) file: PathBuf,
+    /// Name to deploy it under: 'shop' is /shop, 'ROOT' is / [default: the file's, without 'lib' and '.so']
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct App {
+    /// Name of the application, as 'wharf list' shows it
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The code, as W0207; without one all are listed
+    pub(crate) code: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_table_is_consistent_and_options_may_follow_the_command() {
+        Cli::command().debug_assert();
+        let cli = Cli::parse_from(["wharf", "list", "--json", "--set", "a=b", "--set", "c=d"]);
+        assert!(cli.global.json);
+        assert_eq!(cli.global.set, ["a=b", "c=d"]);
+        assert!(Cli::try_parse_from(["wharf", "new", "x", "--axum", "--servlet"]).is_err());
+        assert_eq!(Cli::try_parse_from(["wharf"]).unwrap_err().exit_code(), 2);
+    }
+}

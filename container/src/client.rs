@@ -1,0 +1,106 @@
+//! Speaks HTTP to the admin socket of a running container.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+use wharf_manager::Problem;
+
+use crate::cli::Global;
+use crate::failure::Failure;
+use crate::settings_load;
+
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A client of one admin socket.
+pub(crate) struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// The client for `--admin`, else for the configured socket.
+    ///
+    /// # Errors
+    /// When the configuration is wrong.
+    pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
+        let socket = match &global.admin {
+            Some(socket) => socket.clone(),
+            None => settings_load::load(global)?.settings.admin_socket(),
+        };
+        Ok(Self { socket })
+    }
+
+    /// Sends a request and reads the answer.
+    ///
+    /// # Errors
+    /// The failure with the exit code that belongs to it.
+    pub(crate) fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
+        let (status, body) = runtime.block_on(exchange(&self.socket, method, path, body))?;
+        if !status.is_success() {
+            return Err(match serde_json::from_slice::<Problem>(&body) {
+                Ok(Problem { refusal: Some(refusal), .. }) => Failure::refused(refusal),
+                Ok(problem) => Failure::failed(problem.detail),
+                Err(_) => Failure::failed(format!("{status}: {}", String::from_utf8_lossy(&body))),
+            });
+        }
+        serde_json::from_slice(&body).map_err(|e| Failure::failed(format!("the answer can't be read: {e}")))
+    }
+}
+
+/// The path of an application's resource.
+pub(crate) fn app_path(name: &str) -> String {
+    format!("/v1/apps/{}", utf8_percent_encode(name, SEGMENT))
+}
+
+/// The path for an upload under this name.
+pub(crate) fn upload_path(name: &str) -> String {
+    format!("/v1/apps?name={}", utf8_percent_encode(name, SEGMENT))
+}
+
+async fn exchange(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), Failure> {
+    let stream = tokio::net::UnixStream::connect(socket).await.map_err(|e| {
+        Failure::unreached(format!(
+            "no container answers on {}: {e}; start one with 'wharf run', or name its socket with --admin",
+            socket.display()
+        ))
+    })?;
+    let broken = |e: &dyn std::fmt::Display| Failure::unreached(format!("the container broke off: {e}"));
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
+    let connection = tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::HOST, "localhost")
+        .body(Full::new(body))
+        .map_err(Failure::failed)?;
+    let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
+    let status = response.status();
+    let body = response.into_body().collect().await.map_err(|e| broken(&e))?.to_bytes();
+    connection.abort();
+    Ok((status, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_escaped() {
+        assert_eq!(app_path("a#b##2"), "/v1/apps/a%23b%23%232");
+        assert_eq!(app_path("../x"), "/v1/apps/..%2Fx");
+        assert_eq!(upload_path("a&b=c"), "/v1/apps?name=a%26b%3Dc");
+    }
+
+    #[test]
+    fn nobody_there_is_exit_code_3() {
+        let client = Client { socket: "/nonexistent/admin.sock".into() };
+        let failure = client.send::<serde_json::Value>(Method::GET, "/v1/apps", Bytes::new()).unwrap_err();
+        assert_eq!(failure.code(), 3);
+    }
+}
