@@ -350,3 +350,7 @@ impl Deployer {
         counter.fetch_add(by, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+#[path = "deployer_tests.rs"]
+mod tests;

@@ -105,10 +105,12 @@ impl Deployer {
             }
         }
         self.scan();
-        if let Some(app) = self.apps.get(name) {
-            let _ = reply.send(Ok(self.status(name, app)));
-        }
+        let status = self.apps.get(name).map(|app| self.status(name, app));
+        // The routes are gone before the answer is given.
         self.reconcile();
+        if let Some(status) = status {
+            let _ = reply.send(Ok(status));
+        }
         Ok((name.to_owned(), false))
     }
 

@@ -119,12 +119,15 @@ impl Deployer {
             if !app.may_serve()
                 && let Some(generation) = app.serving.take()
             {
+                // When it may serve again, it is started again.
+                app.handled = None;
                 leaving.push(generation);
             }
         }
         if !leaving.is_empty() {
             self.swap();
             leaving.into_iter().for_each(|g| self.retire(g));
+            self.mark_superseded();
         }
         self.apps.retain(|_, a| a.source.is_some() || a.pending.is_some());
         // Of those that have something to do, the lowest in the load order come first.
@@ -295,6 +298,7 @@ impl Deployer {
         }));
         generation.launched = Some(ready.launched);
         if shutting_down || !app.may_serve() {
+            app.handled = None;
             self.retire(generation);
             return;
         }
