@@ -163,7 +163,8 @@ struct Addresses {
     list: [usize; 64],
 }
 
-// The unwinder that std itself links (Itanium C++ ABI: Exception handling, section 1.3, and the usual extension).
+// SAFETY: the unwinder that std itself links, with its types (Itanium C++ ABI: Exception handling, section 1.3, and the usual
+// extension).
 unsafe extern "C" {
     fn _Unwind_Backtrace(visit: extern "C" fn(*mut c_void, *mut c_void) -> i32, argument: *mut c_void) -> i32;
     fn _Unwind_GetIP(frame: *mut c_void) -> usize;

@@ -23,7 +23,7 @@ struct Area {
 
 type Visitor = extern "C" fn(*const c_void, *const Area, *mut c_void, usize, *mut c_void) -> bool;
 
-// The functions of mimalloc 3 that the -sys crate does not declare; from its `mimalloc.h`.
+// SAFETY: the functions of mimalloc 3 that the -sys crate does not declare, with the types of its `mimalloc.h`.
 unsafe extern "C" {
     fn mi_heap_new() -> *mut c_void;
     fn mi_heap_destroy(heap: *mut c_void);

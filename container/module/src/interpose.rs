@@ -16,6 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 type Dtor = unsafe extern "C" fn(*mut c_void);
 type Start = extern "C" fn(*mut c_void) -> *mut c_void;
 
+// SAFETY: symbols of the linker's own script; only their addresses are taken.
 unsafe extern "C" {
     static __executable_start: u8;
     static _end: u8;

@@ -1,4 +1,5 @@
 //! A list of things to do: an ordinary axum application. Only the last line knows of Wharf.
+#![deny(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

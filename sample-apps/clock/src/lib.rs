@@ -1,4 +1,5 @@
 //! A clock: the page listens to server-sent events, one each second.
+#![deny(unsafe_code)]
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,5 @@
 //! A guest book: pages from templates, a form, and the redirect after a POST that keeps a reload from sending it twice.
+#![deny(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

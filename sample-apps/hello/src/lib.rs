@@ -7,6 +7,7 @@
 //! [init]
 //! greeting = "Ahoy"
 //! ```
+#![deny(unsafe_code)]
 
 use std::sync::OnceLock;
 use std::time::SystemTime;

@@ -3,6 +3,7 @@
 //! `PUT files/NAME` stores the content, `GET files/NAME` sends it back with its SHA-256 digest (RFC 9530), `DELETE files/NAME`
 //! removes it, `GET zeros?bytes=N` sends as many zero bytes as asked for. Files live in a temporary folder that goes away
 //! with the application. The init parameter `max_bytes` limits the size of one file (1 GiB when it is not set).
+#![deny(unsafe_code)]
 
 mod store;
 
