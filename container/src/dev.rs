@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, channel};
@@ -26,6 +27,13 @@ pub(crate) fn dev(global: &Global, args: &DevArgs) -> Result<ExitCode, Failure> 
     let mut settings = settings_load::load(global)?.settings;
     let dir = settings.state_dir.join("dev");
     let failed = |e: std::io::Error| Failure::failed(format!("{}: {e}", dir.display()));
+    let socket = settings.admin_socket();
+    if UnixStream::connect(&socket).is_ok() {
+        return Err(Failure::failed(format!(
+            "a container runs here already (it answers on {}); stop it first, or give this one another --set state_dir=PATH",
+            socket.display()
+        )));
+    }
     if dir.exists() {
         fs::remove_dir_all(&dir).map_err(failed)?;
     }
@@ -111,7 +119,8 @@ fn watch(workspaces: &[Workspace]) -> Result<(RecommendedWatcher, Receiver<()>),
 fn is_source(path: &Path) -> bool {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let editor = name.starts_with('.') || name.ends_with('~') || name.ends_with(".swp") || name == "4913";
-    let generated = name == "Cargo.lock" || name == "target";
+    // Our own output may go to a log file in the package.
+    let generated = name == "Cargo.lock" || name == "target" || name.ends_with(".log");
     !editor && !generated && !path.components().any(|c| c.as_os_str() == "target" || c.as_os_str() == ".git")
 }
 
@@ -184,6 +193,7 @@ mod tests {
             ("/a/src/.lib.rs.swp", false),
             ("/a/src/lib.rs~", false),
             ("/a/.git/index", false),
+            ("/a/dev.log", false),
         ] {
             assert_eq!(is_source(Path::new(path)), source, "{path}");
         }

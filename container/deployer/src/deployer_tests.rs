@@ -403,3 +403,70 @@ fn a_missing_folder_is_made_and_a_vanished_one_changes_nothing() {
     bench.until("the new one serves", |b| b.serving("/shop") > first);
     assert!(Path::new(&bench.app("shop").source).exists());
 }
+
+/// A small generator of numbers (xorshift): the order of operations must differ, not be secret.
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+#[test]
+fn operations_from_all_sides_leave_a_consistent_state() {
+    let bench = Bench::new(&[]);
+    std::thread::scope(|scope| {
+        for seed in 1..=4u64 {
+            let deployer = bench.deployer.clone();
+            let dir = bench.path("");
+            scope.spawn(move || {
+                let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                for n in 0..60 {
+                    let name = format!("app{}", random(&mut state) % 3);
+                    let mut good = format!("{seed} {n} end");
+                    if random(&mut state) % 5 == 0 {
+                        good = "bad".into();
+                    }
+                    // What each says depends on the others; that it answers at all, and the end, do not.
+                    match random(&mut state) % 7 {
+                        0 | 1 => drop(deployer.deploy(&name, &mut good.as_bytes())),
+                        2 => drop(deployer.undeploy(&name)),
+                        3 => drop(deployer.stop(&name)),
+                        4 => drop(deployer.start(&name)),
+                        5 => drop(deployer.reload(&name)),
+                        _ => {
+                            let temporary = dir.join(format!("{name}-{seed}.tmp"));
+                            fs::write(&temporary, &good).unwrap();
+                            fs::rename(temporary, dir.join(format!("{name}.so"))).unwrap();
+                        }
+                    }
+                }
+            });
+        }
+    });
+    assert!(bench.deployer.wait_settled(LONG));
+    bench.until("all that is replaced has gone", |b| b.deployer.list().iter().all(|a| a.generations.len() <= 1));
+    for n in 0..3 {
+        let (name, path) = (format!("app{n}"), format!("/app{n}"));
+        let app = bench.deployer.list().into_iter().find(|a| a.name == name);
+        let file = fs::read_to_string(bench.path(&format!("{name}.so"))).ok();
+        let serving = bench.serving(&path);
+        assert_eq!(app.is_some(), file.is_some(), "{name}");
+        let Some(app) = app else {
+            assert_eq!(serving, None);
+            continue;
+        };
+        match app.state {
+            AppState::Serving => assert_eq!(serving, app.generations.first().map(|g| g.generation)),
+            AppState::Stopped | AppState::Failed => assert_eq!(serving, None, "{app:?}"),
+            other => panic!("{name} is {other:?} at the end"),
+        }
+        if app.state == AppState::Serving && app.error.is_none() {
+            assert_eq!(Some(app.generations[0].package_version.as_str()), file.as_deref());
+        }
+    }
+    let served = bench.deployer.stats().served.load(Ordering::Relaxed);
+    bench.deployer.shutdown(Duration::ZERO);
+    assert_eq!(bench.retired.try_iter().count() as u64, bench.deployer.stats().retired.load(Ordering::Relaxed));
+    assert!(bench.deployer.stats().retired.load(Ordering::Relaxed) >= served);
+}
