@@ -424,7 +424,7 @@ fn operations_from_all_sides_leave_a_consistent_state() {
                 for n in 0..60 {
                     let name = format!("app{}", random(&mut state) % 3);
                     let mut good = format!("{seed} {n} end");
-                    if random(&mut state) % 5 == 0 {
+                    if random(&mut state).is_multiple_of(5) {
                         good = "bad".into();
                     }
                     // What each says depends on the others; that it answers at all, and the end, do not.

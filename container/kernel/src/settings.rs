@@ -123,9 +123,9 @@ impl Default for Server {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Length of the request line. Default 8192.
+    /// Length of the request target; a longer one is answered with 414. Default 8192.
     pub request_line: usize,
-    /// Length of all header fields together. Default 32768.
+    /// Length of all header fields together; more is answered with 431. Default 32768.
     pub headers: usize,
     /// Number of header fields. Default 100.
     pub header_count: usize,
@@ -133,21 +133,12 @@ pub struct Limits {
     pub body: u64,
     /// How much of a body that the application left unread is read before the connection is closed. Default 262144.
     pub unread_body: u64,
-    /// From the first byte of a request to the end of its headers. Default `"10s"`.
+    /// For the head of a request, and for the next one to begin on an idle connection. Default `"10s"`.
     #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
     /// Without a byte of the request body. Default `"30s"`.
     #[serde(with = "humantime_serde")]
     pub body_idle_timeout: Duration,
-    /// Without a byte of the response taken by the client. Default `"30s"`.
-    #[serde(with = "humantime_serde")]
-    pub write_timeout: Duration,
-    /// From the headers of the request to the headers of the response. Default `"60s"`.
-    #[serde(with = "humantime_serde")]
-    pub request_timeout: Duration,
-    /// Between two requests of a connection. Default `"60s"`.
-    #[serde(with = "humantime_serde")]
-    pub keep_alive_timeout: Duration,
     /// Connections at a time. Default 10000; never more than 0.8 of the open files that the process may have.
     pub max_connections: usize,
 }
@@ -162,9 +153,6 @@ impl Default for Limits {
             unread_body: 256 << 10,
             header_timeout: Duration::from_secs(10),
             body_idle_timeout: Duration::from_secs(30),
-            write_timeout: Duration::from_secs(30),
-            request_timeout: Duration::from_secs(60),
-            keep_alive_timeout: Duration::from_secs(60),
             max_connections: 10_000,
         }
     }
