@@ -83,7 +83,7 @@ fn root_redirect(route: &Route, path: &CanonicalPath<'_>, request: &Request<Body
     let context = route.id.path.as_str();
     let is_root = !context.is_empty() && path.decoded.len() == context.len();
     let safe = matches!(*request.method(), Method::GET | Method::HEAD);
-    if !is_root || !safe || route.servlets.as_ref().is_some_and(wharf_mapping::ServletMap::has_context_root) {
+    if !is_root || !safe {
         return None;
     }
     let query = request.uri().query();

@@ -147,13 +147,14 @@ impl Bench {
         let mut after_warm_up = 0;
         let mut destructors = 0;
         for generation in 1..=rounds {
-            let (name, version) = if generation % 2 == 0 { ("redeploy-a", "version a") } else { ("redeploy-b", "version b") };
+            let (name, version) = if generation % 2 == 0 { ("redeploy-a", "a") } else { ("redeploy-b", "b") };
             let plan = plan(self.library(&name.replace('-', "_")), generation, &[]);
             self.launcher.verify(&plan).unwrap();
             let app = self.launcher.launch(&plan).unwrap();
             for worker in 0..2 {
                 for path in ["/", "/sleep", "/spawn"] {
-                    assert_eq!(self.pool.get(worker, &app, path, 0), (200, version.to_owned()), "{path}");
+                    let answer = format!("version {version} generation {generation}\n");
+                    assert_eq!(self.pool.get(worker, &app, path, 0), (200, answer), "{path}");
                 }
                 assert_eq!(self.pool.get(worker, &app, "/word/wharf", 0), (200, "a word".to_owned()));
             }

@@ -1,0 +1,197 @@
+//! What the measuring programs share: building, starting and watching servers, and wrk.
+#![forbid(unsafe_code)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Anything that goes wrong ends a measurement.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Builds packages in release and returns the folder with what was built.
+///
+/// # Errors
+/// When cargo fails.
+pub fn build(packages: &[&str]) -> Result<PathBuf> {
+    let workspace = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).canonicalize()?;
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--release", "--quiet"]).current_dir(&workspace);
+    packages.iter().for_each(|p| _ = cargo.args(["-p", p]));
+    if !cargo.status()?.success() {
+        return Err("cargo build failed".into());
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
+    Ok(target.join("release"))
+}
+
+/// A server process. Killed on drop.
+pub struct Server {
+    child: Child,
+    /// Where it listens: `127.0.0.1:4711`.
+    pub address: String,
+}
+
+impl Server {
+    /// Starts a program that prints `listening on http://ADDRESS`.
+    ///
+    /// # Errors
+    /// When it can't be started, or ends before it listens.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let stdout = child.stdout.take().ok_or("no stdout")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let address = loop {
+            let line = lines.next().ok_or("the server ended before it listened")??;
+            if let Some(address) = line.strip_prefix("listening on http://") {
+                break address.to_owned();
+            }
+        };
+        // Whatever else it prints is read and thrown away.
+        std::thread::spawn(move || lines.for_each(drop));
+        Ok(Self { child, address })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Resident memory in KiB.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn resident_kib(&self) -> Result<u64> {
+        status_field(self.pid(), "VmRSS:")
+    }
+
+    /// Number of threads.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn threads(&self) -> Result<u64> {
+        status_field(self.pid(), "Threads:")
+    }
+
+    /// Open file descriptors.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn descriptors(&self) -> Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())
+    }
+
+    /// Mapped generations of modules.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn generations(&self) -> Result<usize> {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid()))?;
+        let files: std::collections::BTreeSet<_> =
+            maps.lines().filter(|l| l.contains("/generations/")).filter_map(|l| l.split(' ').next_back()).collect();
+        Ok(files.len())
+    }
+
+    /// Processor seconds used so far, by user code and kernel.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        let fields: Vec<&str> = stat.rsplit_once(')').ok_or("no stat")?.1.split_ascii_whitespace().collect();
+        let ticks = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
+        // USER_HZ is 100 on every Linux.
+        Ok(ticks / 100.0)
+    }
+}
+
+fn status_field(pid: u32, field: &str) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|l| l.starts_with(field)).ok_or("no such field")?;
+    Ok(line.split_ascii_whitespace().nth(1).ok_or("no value")?.parse()?)
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The number on the line of wrk's report that starts with `label`.
+pub fn wrk_number(report: &str, label: &str) -> Option<f64> {
+    let rest = report.lines().find_map(|l| l.trim_start().strip_prefix(label))?;
+    rest.trim_start().split([' ', ',']).next()?.parse().ok()
+}
+
+/// One keep-alive connection.
+pub struct Client {
+    stream: BufReader<TcpStream>,
+    host: String,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub fn connect(address: &str) -> Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        Ok(Self { stream: BufReader::new(stream), host: address.to_owned() })
+    }
+
+    /// GET: status and content.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub fn get(&mut self, path: &str) -> Result<(u16, String)> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.host);
+        self.stream.get_mut().write_all(request.as_bytes())?;
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        let status = line.split(' ').nth(1).ok_or("no status line")?.parse()?;
+        let mut length = 0;
+        loop {
+            line.clear();
+            if self.stream.read_line(&mut line)? == 0 {
+                return Err("cut in the header".into());
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse()?;
+            }
+            if line == "\r\n" {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body)?;
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    }
+}
+
+/// The value in the middle, and the one at the 99th percentile.
+pub fn median_and_p99(mut values: Vec<f64>) -> (f64, f64) {
+    values.sort_by(f64::total_cmp);
+    let at = |share: f64| values.get(((values.len().max(1) - 1) as f64 * share) as usize).copied().unwrap_or(f64::NAN);
+    (at(0.5), at(0.99))
+}
+
+/// Calls `look` until it gives something, for at most `time`.
+///
+/// # Errors
+/// When time runs out, or `look` fails.
+pub fn wait_for<T>(time: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let end = Instant::now() + time;
+    loop {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        if Instant::now() > end {
+            return Err(format!("not within {time:?}").into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
