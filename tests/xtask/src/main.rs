@@ -4,6 +4,7 @@
 mod code;
 mod finding;
 mod imports;
+mod links;
 mod sources;
 mod tree;
 mod words;
@@ -36,6 +37,7 @@ fn check() -> Result<Vec<Finding>, String> {
     let mut findings = imports::check(&workspace.crates);
     findings.extend(sources::check(&workspace.crates, &files));
     findings.extend(words::check(&files));
+    findings.extend(links::check(&files));
     findings.sort_by(|a, b| (!a.warning, &a.place).cmp(&(!b.warning, &b.place)));
     Ok(findings)
 }
