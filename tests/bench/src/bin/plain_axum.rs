@@ -1,4 +1,5 @@
 //! What a user would write instead of a module: a plain axum program with the same handler.
+#![forbid(unsafe_code)]
 
 use axum::Router;
 use axum::routing::get;

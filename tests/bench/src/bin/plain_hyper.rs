@@ -1,4 +1,5 @@
 //! The limit: bare hyper, one current-thread runtime for each processor, each with its own listener on the same port.
+#![forbid(unsafe_code)]
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -1,6 +1,7 @@
 //! Redeploys one application again and again, under load, and says what became of requests, memory and old generations.
 //!
 //! `cargo run --release -p wharf-bench --bin soak -- --redeploys 2000`; needs wrk. Exits with 1 when a promise is broken.
+#![forbid(unsafe_code)]
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
