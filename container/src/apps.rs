@@ -9,16 +9,17 @@ use wharf_kernel::admin::{AppState, AppStatus};
 use crate::cli::{DeployArgs, Global};
 use crate::client::{Client, app_path, upload_path};
 use crate::failure::Failure;
+use crate::out;
 
 /// Lists the applications.
 pub(crate) fn list(global: &Global) -> Result<ExitCode, Failure> {
     let apps: Vec<AppStatus> = Client::new(global)?.send(Method::GET, "/v1/apps", Bytes::new())?;
     if global.json {
-        println!("{:#}", serde_json::to_value(&apps).map_err(Failure::failed)?);
+        out::print_line(format_args!("{:#}", serde_json::to_value(&apps).map_err(Failure::failed)?))?;
     } else if apps.is_empty() {
-        println!("no applications");
+        out::print_line("no applications")?;
     } else {
-        print!("{}", table(&apps));
+        out::print(table(&apps))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -47,9 +48,9 @@ pub(crate) fn operate(global: &Global, method: &str, name: &str, suffix: &str) -
 
 fn done(global: &Global, status: &AppStatus) -> Result<ExitCode, Failure> {
     if global.json {
-        println!("{:#}", serde_json::to_value(status).map_err(Failure::failed)?);
+        out::print_line(format_args!("{:#}", serde_json::to_value(status).map_err(Failure::failed)?))?;
     } else {
-        println!("{}: {}", status.name, word(status.state));
+        out::print_line(format_args!("{}: {}", status.name, word(status.state)))?;
     }
     Ok(ExitCode::SUCCESS)
 }

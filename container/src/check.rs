@@ -7,7 +7,7 @@ use wharf_kernel::{AppId, ContextPath, Version};
 
 use crate::cli::{CheckArgs, Global};
 use crate::failure::Failure;
-use crate::settings_load;
+use crate::{out, settings_load};
 
 /// Looks at the file; with `--load` it is loaded, started and stopped in a child process too.
 pub(crate) fn check(global: &Global, args: &CheckArgs) -> Result<ExitCode, Failure> {
@@ -38,10 +38,10 @@ pub(crate) fn check(global: &Global, args: &CheckArgs) -> Result<ExitCode, Failu
         servlets = Some(wharf_module::trial::run(&program, copies.path(), &plan).map_err(Failure::refused)?);
     }
     if global.json {
-        println!("{:#}", serde_json::json!({ "description": description, "servlets": servlets }));
+        out::print_line(format_args!("{:#}", serde_json::json!({ "description": description, "servlets": servlets })))?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{}: a Wharf module", args.file.display());
+    let mut text = format!("{}: a Wharf module\n", args.file.display());
     for (key, value) in [
         ("name", description.name),
         ("version", description.version),
@@ -51,13 +51,14 @@ pub(crate) fn check(global: &Global, args: &CheckArgs) -> Result<ExitCode, Failu
         ("sha256", description.sha256),
         ("size", format!("{} bytes", description.size)),
     ] {
-        println!("  {key:<9} {value}");
+        text.push_str(&format!("  {key:<9} {value}\n"));
     }
     for servlet in servlets.iter().flatten() {
-        println!("  servlet   {} {}", servlet.name, servlet.patterns.join(" "));
+        text.push_str(&format!("  servlet   {} {}\n", servlet.name, servlet.patterns.join(" ")));
     }
     if servlets.is_none() {
-        println!("it was not loaded; 'wharf check --load' tries that in a process of its own");
+        text.push_str("it was not loaded; 'wharf check --load' tries that in a process of its own\n");
     }
+    out::print(text)?;
     Ok(ExitCode::SUCCESS)
 }

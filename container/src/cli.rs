@@ -70,9 +70,6 @@ pub(crate) enum Command {
     },
     /// Print the manual page
     Man,
-    /// The child process of a trial load
-    #[command(name = "__trial", hide = true)]
-    Trial,
 }
 
 #[derive(Debug, Args)]

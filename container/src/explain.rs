@@ -6,6 +6,7 @@ use wharf_kernel::refusal::Code;
 
 use crate::cli::{ExplainArgs, Global};
 use crate::failure::Failure;
+use crate::out;
 
 /// Prints what a code means and what to do; without a code, all codes.
 pub(crate) fn explain(global: &Global, args: &ExplainArgs) -> Result<ExitCode, Failure> {
@@ -18,11 +19,12 @@ pub(crate) fn explain(global: &Global, args: &ExplainArgs) -> Result<ExitCode, F
     };
     if global.json {
         let all: Vec<_> = codes.iter().map(|c| json(*c)).collect();
-        println!("{:#}", if args.code.is_some() { all[0].clone() } else { all.into() });
+        out::print_line(format_args!("{:#}", if args.code.is_some() { all[0].clone() } else { all.into() }))?;
     } else if args.code.is_some() {
-        println!("{}", text(codes[0]));
+        out::print_line(text(codes[0]))?;
     } else {
-        codes.iter().for_each(|c| println!("{c}  {}", c.title()));
+        let lines: Vec<String> = codes.iter().map(|c| format!("{c}  {}", c.title())).collect();
+        out::print_line(lines.join("\n"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

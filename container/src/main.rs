@@ -12,6 +12,7 @@ mod explain;
 mod failure;
 mod meta;
 mod new;
+mod out;
 mod run;
 mod settings_load;
 mod show_config;
@@ -23,7 +24,7 @@ use clap::Parser;
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    // The trial child must do as little as can be before it loads the module.
+    // The trial child must do as little as can be before it loads the module; and it is no command for people.
     if std::env::args_os().nth(1).is_some_and(|a| a == wharf_module::trial::COMMAND) {
         return wharf_module::trial_main();
     }
@@ -44,7 +45,6 @@ fn main() -> ExitCode {
         Command::Config => show_config::show(&cli.global),
         Command::Completions { shell } => meta::completions(*shell),
         Command::Man => meta::man(),
-        Command::Trial => return wharf_module::trial_main(),
     };
     done.unwrap_or_else(|failure| failure.report(cli.global.json))
 }

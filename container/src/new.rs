@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::NewArgs;
 use crate::failure::Failure;
+use crate::out;
 
 const SERVLET: &str = r#"//! A Wharf application.
 
@@ -70,8 +71,7 @@ pub(crate) fn new(args: &NewArgs) -> Result<(), Failure> {
         None => std::env::current_exe().ok().and_then(|exe| checkout_sdk(&exe)),
     };
     write(&here, &args.name, args.axum, sdk.as_deref())?;
-    println!("made the application '{0}'; next: cd {0} && wharf dev .", args.name);
-    Ok(())
+    out::print_line(format_args!("made the application '{0}'; next: cd {0} && wharf dev .", args.name))
 }
 
 /// The SDK of the checkout in whose `target` folder this program was built, if it was built in one.

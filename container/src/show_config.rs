@@ -6,17 +6,17 @@ use std::process::ExitCode;
 
 use crate::cli::Global;
 use crate::failure::Failure;
-use crate::settings_load;
+use crate::{out, settings_load};
 
 /// Prints it, as TOML that can be used as a configuration file, or as JSON.
 pub(crate) fn show(global: &Global) -> Result<ExitCode, Failure> {
     let loaded = settings_load::load(global)?;
     if global.json {
         let all = serde_json::json!({ "settings": loaded.settings, "origins": loaded.origins });
-        println!("{all:#}");
+        out::print_line(format_args!("{all:#}"))?;
     } else {
         let table = toml::Table::try_from(&loaded.settings).map_err(Failure::failed)?;
-        print!("{}", render(&table, &loaded.origins));
+        out::print(render(&table, &loaded.origins))?;
     }
     Ok(ExitCode::SUCCESS)
 }
