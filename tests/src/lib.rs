@@ -1,0 +1,40 @@
+//! The harness of the black-box tests: builds the program and the fixtures, runs the one on the others in a folder of its
+//! own, and speaks HTTP to it over plain sockets.
+#![forbid(unsafe_code)]
+
+mod fixtures;
+mod http;
+mod load;
+mod server;
+mod site;
+
+use std::time::{Duration, Instant};
+
+pub use fixtures::{chameleon, is_required, library, marked, replaced, replaced_name, target, wharf, workspace};
+pub use http::{Answer, Client};
+pub use load::{Load, Tally};
+pub use server::Wharf;
+pub use site::{Output, Site};
+
+/// Asks until there is an answer.
+///
+/// # Panics
+/// When there is none within 20 seconds.
+pub fn wait<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    within(Duration::from_secs(20), what, ask)
+}
+
+/// Asks until there is an answer, for so long.
+///
+/// # Panics
+/// When there is none in time.
+pub fn within<T>(time: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(begin.elapsed() < time, "waited {time:?} for: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
