@@ -19,6 +19,10 @@ mod show_config;
 
 use std::process::ExitCode;
 
+/// The allocator of the container's own code, and of every module's heap.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use clap::Parser;
 
 use crate::cli::{Cli, Command};

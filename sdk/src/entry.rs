@@ -188,7 +188,7 @@ impl Future for Answer {
             if let State::New(..) = this.state
                 && let State::New(request, app, context) = std::mem::replace(&mut this.state, State::Done)
             {
-                match ffi::request(request, &context) {
+                match ffi::request(request, this.id.clone(), &context) {
                     Ok(request) => this.state = State::Running(app.call(request)),
                     Err(error) => {
                         tracing::warn!("the request can't be represented: {error}");

@@ -19,7 +19,11 @@ use crate::request::{RequestFacts, target_in_context};
 use crate::{Body, BoxError, Request, Response, ServletContext};
 
 /// Makes a request of what the container handed over.
-pub(crate) fn request(mut ffi: FfiRequest, context: &Arc<ServletContext>) -> Result<Request, http::Error> {
+pub(crate) fn request(
+    mut ffi: FfiRequest,
+    id: Arc<str>,
+    context: &Arc<ServletContext>,
+) -> Result<Request, http::Error> {
     let head = ffi.head();
     let query = head.has_query.then(|| ffi.text(|h| h.query));
     let (mut parts, ()) = http::Request::new(()).into_parts();
@@ -33,11 +37,11 @@ pub(crate) fn request(mut ffi: FfiRequest, context: &Arc<ServletContext>) -> Res
         path_info: head.has_path_info.then(|| ffi.text(|h| h.path_info).into()),
         servlet: head.servlet as usize,
         pattern: head.pattern as usize,
-        remote: ffi.text(|h| h.remote).parse().ok(),
-        local: ffi.text(|h| h.local).parse().ok(),
+        remote: head.remote.get(),
+        local: head.local.get(),
         secure: head.secure,
         authority: ffi.text(|h| h.authority).into(),
-        id: ffi.text(|h| h.id).into(),
+        id,
         context: context.clone(),
     };
     let body = ffi.body.take().map_or_else(Body::empty, |body| Body::new(Incoming { body, ended: false }));

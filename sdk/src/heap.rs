@@ -74,7 +74,7 @@ unsafe impl GlobalAlloc for ModuleAllocator {
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         match heap() {
             // SAFETY: the block came from the same heap.
-            Some(api) => unsafe { (api.free)(api.heap, block) },
+            Some(api) => unsafe { (api.free)(api.heap, block, layout.size()) },
             // SAFETY: the block came from `System`.
             None => unsafe { System.dealloc(block, layout) },
         }
@@ -83,7 +83,7 @@ unsafe impl GlobalAlloc for ModuleAllocator {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         match heap() {
             // SAFETY: the block came from the same heap.
-            Some(api) => unsafe { (api.realloc)(api.heap, block, size, layout.align()) },
+            Some(api) => unsafe { (api.realloc)(api.heap, block, layout.size(), size, layout.align()) },
             // SAFETY: the block came from `System`.
             None => unsafe { System.realloc(block, layout, size) },
         }

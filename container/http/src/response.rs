@@ -29,13 +29,11 @@ pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked, id: &str) {
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     }
     let status = response.status();
-    let headers = response.headers_mut();
-    if status != StatusCode::SWITCHING_PROTOCOLS {
-        for name in
-            [TRANSFER_ENCODING, HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")]
-        {
-            headers.remove(name);
-        }
+    if status != StatusCode::SWITCHING_PROTOCOLS && response.headers().keys().any(is_hop_by_hop) {
+        let headers = response.headers_mut();
+        headers.remove(TRANSFER_ENCODING);
+        headers.remove(KEEP_ALIVE);
+        headers.remove(PROXY_CONNECTION);
         // Only `close` is an application's to say.
         if let Some(value) = headers.get(CONNECTION)
             && !value.as_bytes().eq_ignore_ascii_case(b"close")
@@ -51,6 +49,14 @@ pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked, id: &str) {
         error_page::fill(response, "", id, error_page::prefers_json(asked.accept.as_ref()));
     }
     correct_length(response, asked, id);
+}
+
+const KEEP_ALIVE: &str = "keep-alive";
+const PROXY_CONNECTION: &str = "proxy-connection";
+
+/// One walk over the few fields of a response costs less than a look-up for each name.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    *name == TRANSFER_ENCODING || *name == CONNECTION || *name == KEEP_ALIVE || *name == PROXY_CONNECTION
 }
 
 /// Removes a Content-Length that is not the length of the content.

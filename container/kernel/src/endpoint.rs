@@ -18,15 +18,13 @@ pub struct Connection {
     pub secure: bool,
     /// `remote` as text, made once for all requests; empty without one.
     pub remote_text: Box<str>,
-    /// `local` as text, made once for all requests; empty without one.
-    pub local_text: Box<str>,
 }
 
 impl Connection {
     /// A connection between these two.
     pub fn new(remote: Option<SocketAddr>, local: Option<SocketAddr>, secure: bool) -> Self {
         let text = |addr: Option<SocketAddr>| addr.map_or_else(Box::default, |a| a.to_string().into_boxed_str());
-        Self { remote, local, secure, remote_text: text(remote), local_text: text(local) }
+        Self { remote, local, secure, remote_text: text(remote) }
     }
 }
 

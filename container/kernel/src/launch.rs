@@ -136,6 +136,9 @@ pub struct Retirement {
     pub left_bytes: u64,
     /// Blocks its code left on its heap.
     pub left_blocks: u64,
+    /// File descriptors its code left open, closed with it.
+    #[serde(default)]
+    pub left_descriptors: u64,
     /// Thread-local destructors the container ran for it.
     pub destructors_run: u64,
     /// True when `dl_iterate_phdr` no longer lists it (true for what has no code).

@@ -182,7 +182,15 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {}: {}: {}; do this: {}", self.code, self.code.stage(), self.code.title(), self.what, self.advice())
+        write!(
+            f,
+            "{} at {}: {}: {}; do this: {}",
+            self.code,
+            self.code.stage(),
+            self.code.title(),
+            self.what,
+            self.advice()
+        )
     }
 }
 

@@ -29,7 +29,7 @@ fn in_executable(address: usize) -> bool {
 }
 
 /// The next definition of a symbol after the executable's: glibc's.
-fn next(cache: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
+pub(crate) fn next(cache: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
     let known = cache.load(Ordering::Relaxed);
     if !known.is_null() {
         return known;
@@ -353,6 +353,7 @@ pub fn threads_in(extent: &Range<usize>) -> Vec<String> {
 
 /// Names the exported functions, so that no linker drops them.
 pub fn keep() {
+    crate::descriptors::keep();
     std::hint::black_box((
         __cxa_thread_atexit_impl as *const (),
         pthread_key_create as *const (),

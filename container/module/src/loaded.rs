@@ -17,6 +17,7 @@ use wharf_kernel::launch::{Plan, Retirement, Servlet};
 use wharf_kernel::refusal::{Code, Refusal};
 use wharf_kernel::workers::Workers;
 
+use crate::descriptors;
 use crate::heap::Heap;
 use crate::host::HostContext;
 use crate::interpose;
@@ -316,11 +317,13 @@ impl Loaded {
         // SAFETY: its threads are gone and nobody calls it.
         let (left_bytes, left_blocks) = unsafe { heap.survey() };
         self.module = None;
+        let left_descriptors = descriptors::close_left(&self.extent);
         // SAFETY: nothing uses it any more: no lease, no thread, no destructor, no key.
         let unmapped = unsafe { library.close() };
         let mut retirement = Retirement {
             left_bytes,
             left_blocks,
+            left_descriptors,
             destructors_run: self.destructors.load(Ordering::Relaxed),
             unmapped,
             notes: std::mem::take(&mut self.notes),

@@ -16,6 +16,10 @@ use wharf_kernel::workers::Workers;
 use wharf_kernel::{AppId, Body, Connection, ContextPath, Exchange, PathElements, Version};
 use wharf_module::{ModuleConfig, ModuleLauncher, trial};
 
+/// As in the container.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Job = Box<dyn FnOnce(&tokio::runtime::Runtime) + Send>;
 
 /// Two threads that live as long as the process, each with a runtime of its own, as the container's workers.
@@ -35,7 +39,11 @@ impl Pool {
         Arc::new(Self((0..2).map(spawn).collect()))
     }
 
-    fn run<T: Send + 'static>(&self, worker: usize, job: impl FnOnce(&tokio::runtime::Runtime) -> T + Send + 'static) -> T {
+    fn run<T: Send + 'static>(
+        &self,
+        worker: usize,
+        job: impl FnOnce(&tokio::runtime::Runtime) -> T + Send + 'static,
+    ) -> T {
         let (sender, done) = channel();
         let job = Box::new(move |runtime: &tokio::runtime::Runtime| sender.send(job(runtime)).unwrap());
         self.0[worker].lock().unwrap().send(job).unwrap();
@@ -131,6 +139,10 @@ fn resident_kib() -> u64 {
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4
 }
 
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
 struct Bench {
     pool: Arc<Pool>,
     launcher: ModuleLauncher,
@@ -144,7 +156,7 @@ impl Bench {
 
     /// Two builds, in turn, each used on both workers in every way that pins a library, then retired.
     fn redeploys(&self, rounds: u64) {
-        let mut after_warm_up = 0;
+        let (mut after_warm_up, mut descriptors) = (0, 0);
         let mut destructors = 0;
         for generation in 1..=rounds {
             let (name, version) = if generation % 2 == 0 { ("redeploy-a", "a") } else { ("redeploy-b", "b") };
@@ -164,6 +176,7 @@ impl Bench {
             destructors += retirement.destructors_run;
             if generation == rounds / 4 {
                 after_warm_up = resident_kib();
+                descriptors = open_descriptors();
             }
         }
         assert!(!maps().contains("/generations/"), "a generation is still mapped");
@@ -171,6 +184,7 @@ impl Bench {
         println!("{rounds} redeploys: {destructors} destructors, {growth} KiB more than after {}", rounds / 4);
         assert!(destructors >= rounds * 2);
         assert!(growth < 4096, "{growth} KiB");
+        assert!(open_descriptors() <= descriptors, "{} descriptors, {descriptors} before", open_descriptors());
     }
 
     fn launch(&self, generation: u64, init: &[(&str, &str)]) -> Result<Arc<dyn Launched>, wharf_kernel::Refusal> {

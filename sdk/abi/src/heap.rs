@@ -19,10 +19,10 @@ pub struct HeapApi {
     pub alloc: unsafe extern "C" fn(heap: *mut (), size: usize, align: usize) -> *mut u8,
     /// The same, zeroed.
     pub alloc_zeroed: unsafe extern "C" fn(heap: *mut (), size: usize, align: usize) -> *mut u8,
-    /// Resizes a block of this heap; null, with the block unchanged, when there is no memory.
-    pub realloc: unsafe extern "C" fn(heap: *mut (), block: *mut u8, size: usize, align: usize) -> *mut u8,
-    /// Frees a block of this heap.
-    pub free: unsafe extern "C" fn(heap: *mut (), block: *mut u8),
+    /// Resizes a block of this heap that was asked for with `old` bytes; null, with the block unchanged, when there is no memory.
+    pub realloc: unsafe extern "C" fn(heap: *mut (), block: *mut u8, old: usize, size: usize, align: usize) -> *mut u8,
+    /// Frees a block of this heap that was asked for with `size` bytes.
+    pub free: unsafe extern "C" fn(heap: *mut (), block: *mut u8, size: usize),
 }
 
 // SAFETY: its functions may be called on any thread.

@@ -21,7 +21,7 @@ pub use descriptor::{DESCRIPTOR_MAGIC, DESCRIPTOR_SECTION, concat, total_len};
 pub use future::{FfiFuture, FfiFutureVTable, Outcome};
 pub use heap::{HEAP_SYMBOL, HeapApi, HeapFn};
 pub use host::{Host, HostVTable, LogRecord, PanicReport};
-pub use message::{FfiRequest, FfiResponse, FfiResponseBody, Header, RequestHead};
+pub use message::{Address, FfiRequest, FfiResponse, FfiResponseBody, Header, RequestHead};
 pub use module::{CreateArgs, Failure, FailureKind, Instance, Module, ModuleRef, Parameter, ServletDecl};
 pub use waker::WakerHead;
 

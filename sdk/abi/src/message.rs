@@ -1,5 +1,7 @@
 //! A request on its way in and a response on its way out.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use abi_stable::StableAbi;
 use abi_stable::std_types::ROption;
 
@@ -13,6 +15,47 @@ pub struct Header {
     pub name: RawStr,
     /// Field value, any bytes HTTP allows.
     pub value: RawStr,
+}
+
+/// An IP address and port, or nothing.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug, Default)]
+pub struct Address {
+    /// The address in network order; an IPv4 address is in the first four.
+    pub ip: [u8; 16],
+    /// 4, 6, or 0 for no address at all (a Unix socket).
+    pub family: u8,
+    /// Port.
+    pub port: u16,
+}
+
+impl From<Option<SocketAddr>> for Address {
+    fn from(address: Option<SocketAddr>) -> Self {
+        let mut this = Self::default();
+        match address {
+            None => {}
+            Some(SocketAddr::V4(v4)) => {
+                this.ip[..4].copy_from_slice(&v4.ip().octets());
+                (this.family, this.port) = (4, v4.port());
+            }
+            Some(SocketAddr::V6(v6)) => {
+                this.ip = v6.ip().octets();
+                (this.family, this.port) = (6, v6.port());
+            }
+        }
+        this
+    }
+}
+
+impl Address {
+    /// The address, if there is one. The flow label and scope of IPv6 are not carried.
+    pub fn get(&self) -> Option<SocketAddr> {
+        match self.family {
+            4 => Some((Ipv4Addr::new(self.ip[0], self.ip[1], self.ip[2], self.ip[3]), self.port).into()),
+            6 => Some((Ipv6Addr::from(self.ip), self.port).into()),
+            _ => None,
+        }
+    }
 }
 
 /// Everything about a request but its body, borrowed from the [`FfiRequest`] that points to it. Text is UTF-8.
@@ -47,10 +90,10 @@ pub struct RequestHead {
     pub path_info: RawStr,
     /// Host and port the client asked for.
     pub authority: RawStr,
-    /// Address of the peer, `127.0.0.1:4711`, empty when it has none.
-    pub remote: RawStr,
-    /// Address the connection came in on, empty when it has none.
-    pub local: RawStr,
+    /// Address of the peer.
+    pub remote: Address,
+    /// Address the connection came in on.
+    pub local: Address,
     /// Request id.
     pub id: RawStr,
     /// The header field lines.

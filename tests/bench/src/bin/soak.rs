@@ -93,7 +93,15 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let log = std::fs::File::create(folder.path().join("log"))?;
     let server = Server::start(
         Command::new(release.join("wharf"))
-            .args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "access_log.format=off", "--set", "log.level=warn"])
+            .args([
+                "run",
+                "--set",
+                "server.listen=127.0.0.1:0",
+                "--set",
+                "access_log.format=off",
+                "--set",
+                "log.level=warn",
+            ])
             .current_dir(&folder)
             .stderr(log),
     )?;
@@ -117,7 +125,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
 
     let mut watcher = Client::connect(&address)?;
     let mut latencies = Vec::new();
-    let mut base = 0;
+    let (mut base, mut base_descriptors) = (0, 0);
     let began = Instant::now();
     let mut last = generation(&watcher.get("/app/")?.1).ok_or("no generation in the answer")?;
     for number in 1..=arguments.redeploys {
@@ -134,12 +142,17 @@ fn run(arguments: &Arguments) -> Result<bool> {
         latencies.push(renamed.elapsed().as_secs_f64() * 1e3);
         if number == arguments.base {
             base = server.resident_kib()?;
+            base_descriptors = server.descriptors()?;
         }
         if number % 100 == 0 || number == arguments.redeploys {
             println!(
                 "{number:6} redeploys, {:5.0} s: {} KiB resident, {} mapped, {} threads, {} descriptors, {} requests checked",
-                began.elapsed().as_secs_f64(), server.resident_kib()?, server.generations()?, server.threads()?,
-                server.descriptors()?, seen.requests.load(Ordering::Relaxed)
+                began.elapsed().as_secs_f64(),
+                server.resident_kib()?,
+                server.generations()?,
+                server.threads()?,
+                server.descriptors()?,
+                seen.requests.load(Ordering::Relaxed)
             );
         }
         std::thread::sleep(Duration::from_millis(arguments.pause));
@@ -156,17 +169,29 @@ fn run(arguments: &Arguments) -> Result<bool> {
         .or_else(|_| server.generations())?;
     let end = server.resident_kib()?;
     let growth = end.saturating_sub(base);
+    let descriptors = server.descriptors()?;
     let wrk_requests = report.lines().find_map(|l| l.trim().split_once(" requests in")).map_or("0", |r| r.0);
     let wrk_bad = wrk_number(&report, "Non-2xx or 3xx responses:").unwrap_or(0.0);
     let wrk_errors = report.lines().find(|l| l.contains("Socket errors")).unwrap_or("").trim();
     let (median, p99) = median_and_p99(latencies);
     let (failed, stale) = (seen.failed.load(Ordering::Relaxed), seen.stale.load(Ordering::Relaxed));
     println!("rename to first answer by the new version: median {median:.1} ms, p99 {p99:.1} ms (load running)");
-    println!("wrk: {wrk_requests} requests, {wrk_bad} not 2xx, socket errors: {}", if wrk_errors.is_empty() { "0" } else { wrk_errors });
-    println!("checked: {} requests, {failed} failed, {stale} by a version retired before they began", seen.requests.load(Ordering::Relaxed));
-    println!("old generations mapped: {}; resident {end} KiB, {growth} KiB above the value after {}", mapped - 1, arguments.base);
+    println!(
+        "wrk: {wrk_requests} requests, {wrk_bad} not 2xx, socket errors: {}",
+        if wrk_errors.is_empty() { "0" } else { wrk_errors }
+    );
+    println!(
+        "checked: {} requests, {failed} failed, {stale} by a version retired before they began",
+        seen.requests.load(Ordering::Relaxed)
+    );
+    println!(
+        "old generations mapped: {}; {descriptors} descriptors, {base_descriptors} after {}",
+        mapped - 1,
+        arguments.base
+    );
+    println!("resident {end} KiB, {growth} KiB above the value after {}", arguments.base);
     let kept = failed == 0 && stale == 0 && wrk_bad == 0.0 && wrk_errors.is_empty() && mapped == 1;
-    let flat = base == 0 || growth <= arguments.growth;
+    let flat = base == 0 || (growth <= arguments.growth && descriptors <= base_descriptors + 8);
     if !kept || !flat {
         print!("{}", std::fs::read_to_string(folder.path().join("log"))?);
     }
