@@ -77,7 +77,12 @@ fn without_tests(text: &str) -> &str {
 }
 
 fn heading(file: &Text) -> Option<Finding> {
-    let good = file.text.lines().next().is_some_and(|line| line.starts_with("//! ") && line.len() > 8);
+    // What is included into other files is no module, and can't have inner documentation.
+    let folders = ["/src/", "/tests/", "/examples/", "/benches/"];
+    let module = folders.iter().any(|f| file.path.contains(f)) || file.path.ends_with("build.rs");
+    let marks: &[&str] = if module { &["//! "] } else { &["//! ", "// "] };
+    let first = file.text.lines().next().unwrap_or_default();
+    let good = first.len() > 8 && marks.iter().any(|mark| first.starts_with(mark));
     (!good).then(|| {
         Finding::error(format!("{}:1", file.path), "begin with a line '//! ...' that says why the file exists")
     })

@@ -85,6 +85,9 @@ fn headings_and_lengths() {
         let findings = file(text);
         assert!(findings.len() == 1 && findings[0].what.contains("why the file exists"), "{text:?}: {findings:?}");
     }
+    let included = |text: &str| check(&crates(), &[Text { path: "container/http/list.rs".into(), text: text.into() }]);
+    assert_eq!(included("// A list for two build scripts.\n[1]\n"), []);
+    assert_eq!(included("[1]\n").len(), 1);
     let long = file(&format!("{HEAD}{}", "\n".repeat(400)));
     assert!(long.len() == 1 && long[0].warning, "{long:?}");
     let too_long = file(&format!("{HEAD}{}", "\n".repeat(600)));
