@@ -193,7 +193,8 @@ impl Wharf {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the process is there").count()
     }
 
-    /// The names of its threads, but for those of pools that come and go with the work.
+    /// The names of its threads, but for those of pools that come and go with the work, and the one that writes stack
+    /// traces, which comes with the first panic and stays.
     ///
     /// # Panics
     /// When the process is gone.
@@ -201,7 +202,7 @@ impl Wharf {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the process is there");
         let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
         let mut names: Vec<String> = tasks.flatten().filter_map(name).map(|n| n.trim_end().to_owned()).collect();
-        names.retain(|n| n != "wharf-main" && !n.starts_with("wharf-files"));
+        names.retain(|n| n != "wharf-main" && n != "wharf-symbols" && !n.starts_with("wharf-files"));
         names.sort();
         names
     }

@@ -198,7 +198,7 @@ fn side_cars() -> Vec<Case> {
         ),
         case("start panics in the container alone", "[init]\nstart = \"panic\"\nonly = \"container\"\n", "W0602", &[]),
         case("unhealthy", "health = \"/health\"\n[init]\nhealth = \"bad\"\n", "W0701", &["GET /health: status 503"]),
-        case("no such health path", "health = \"/nowhere\"\n", "W0701", &["GET /nowhere"]),
+        case("health path panics", "health = \"/panic\"\n", "W0701", &["GET /panic: status 500"]),
     ]
 }
 
@@ -426,5 +426,5 @@ fn a_file_that_is_half_copied_is_waited_for_and_one_overwritten_in_place_changes
     within(Duration::from_secs(3), "the new content", || (wharf.get("/shop/").text() == "two").then_some(()));
     let tally = load.stop();
     tally.assert_clean();
-    assert_eq!(tally.answers.keys().collect::<Vec<_>>(), ["one", "two"]);
+    assert!(tally.answers.keys().all(|a| ["one", "two"].contains(&a.as_str())), "{:?}", tally.answers);
 }

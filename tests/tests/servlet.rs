@@ -13,7 +13,7 @@ fn methods_as_in_http_servlet() {
     let head = client.send("HEAD", "/shop/", &[], b"").unwrap();
     assert_eq!((head.status, head.header("content-length")), (200, get.header("content-length")));
     let options = client.send("OPTIONS", "/shop/", &[], b"").unwrap();
-    assert_eq!(options.status, 200);
+    assert!(matches!(options.status, 200 | 204), "{options:?}");
     let allow = options.header("allow").unwrap().to_owned();
     for method in ["GET", "HEAD", "OPTIONS"] {
         assert!(allow.split(", ").any(|m| m == method), "{allow}");
@@ -34,11 +34,15 @@ fn methods_as_in_http_servlet() {
 fn paths_that_lead_elsewhere_are_refused() {
     let site = Site::new().with("deploy/shop.so", chameleon("one")).with("deploy/other.so", chameleon("other"));
     let wharf = site.start(&[]);
+    // Plain dot segments are resolved before anything is mapped, as clients do themselves (RFC 3986, section 5.2.4).
+    assert_eq!(wharf.get("/shop/../other/").text(), "other");
+    // Decoded once, and no more: a name with per cent signs, of the application that it is below.
+    assert_eq!(wharf.get("/shop/%252e%252e/other/").text(), "one");
     for path in [
-        "/shop/../other/",
+        "/../other/",
+        "/shop/../../other/",
         "/shop/%2e%2e/other/",
         "/shop/..%2fother/",
-        "/shop/%252e%252e/other/",
         "/shop/..;/other/",
         "/shop/%00",
         "/shop/%5c..%5cother/",
@@ -116,8 +120,9 @@ fn hosts_by_name_alias_wildcard_and_default() {
         let answer = client.send("GET", path, &[("Host", host)], b"").unwrap();
         assert_eq!((answer.status, answer.text().as_str()), (200, text), "{host}{path}");
     }
+    // It left the host whose folder it is in: the root application has the path there.
     let answer = client.send("GET", "/moved/", &[("Host", "main.example")], b"").unwrap();
-    assert_eq!(answer.status, 404);
+    assert_eq!(answer.text(), "main");
     // An absolute target is the host, whatever the field says.
     let answer = client.send("GET", "http://shop.example/", &[("Host", "main.example")], b"").unwrap();
     assert_eq!(answer.text(), "shop");

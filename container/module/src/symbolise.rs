@@ -79,6 +79,8 @@ fn names(file: &Path, extent: &Range<usize>, addresses: &[usize]) -> Vec<String>
             let symbol = loader
                 .as_ref()
                 .and_then(|l| l.find_symbol(offset))
+                // What a module exports are statics: without debug information one of them is the nearest symbol.
+                .filter(|name| !name.starts_with("wharf_module_"))
                 .map(|s| addr2line::demangle_auto(s.into(), None).into_owned());
             names.push(symbol.unwrap_or_else(|| format!("{offset:#x}")));
         }
