@@ -5,6 +5,8 @@
     "pthread_create",
     "pthread_key_create",
     "pthread_key_delete",
+    "sigaction",
+    "signal",
     "socket",
     "socketpair",
     "accept4",

@@ -54,21 +54,48 @@ impl Kept {
     /// Those of the file system.
     pub(crate) fn keep(&self, file: &Path, sha256: &str, print: &Print, keep: usize) -> io::Result<Option<u64>> {
         let all = self.list();
+        let rolled_back = fs::read_to_string(self.rollback_mark()).is_ok_and(|mark| mark == sha256);
+        if !rolled_back {
+            let _ = fs::remove_file(self.rollback_mark());
+        }
+        let newest = all.last().map_or(0, |c| c.number);
         if let Some(copy) = all.iter().rev().find(|c| c.sha256 == sha256) {
-            return Ok(Some(copy.number));
+            if rolled_back || copy.number == newest {
+                return Ok(Some(copy.number));
+            }
+            // Deployed again after others: the newest of all from now on.
+            fs::rename(&copy.path, self.path_of(newest + 1, sha256))?;
+            return Ok(Some(newest + 1));
         }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-        let number = all.last().map_or(1, |c| c.number + 1);
+        let number = newest + 1;
         let temporary = tempfile::NamedTempFile::new_in(&self.dir)?;
         fs::copy(file, temporary.path())?;
         if Print::of(file)? != *print {
             return Ok(None);
         }
-        temporary.persist(self.dir.join(format!("{number:06}-{sha256}.so")))?;
+        temporary.persist(self.path_of(number, sha256))?;
         for old in all.iter().rev().skip(keep) {
             fs::remove_file(&old.path)?;
         }
         Ok(Some(number))
+    }
+
+    fn path_of(&self, number: u64, sha256: &str) -> PathBuf {
+        self.dir.join(format!("{number:06}-{sha256}.so"))
+    }
+
+    fn rollback_mark(&self) -> PathBuf {
+        self.dir.join("rolled-back-to")
+    }
+
+    /// Remembers that the content with this hash comes back by a rollback: it keeps its place, so that the next rollback
+    /// goes one further back.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn mark_rollback(&self, sha256: &str) -> io::Result<()> {
+        fs::write(self.rollback_mark(), sha256)
     }
 
     /// The newest copy older than `number`.
@@ -101,6 +128,24 @@ mod tests {
         assert_eq!(numbers, [3, 4, 5]);
         assert_eq!(fs::read_to_string(kept.before(5).unwrap().path).unwrap(), "4");
         assert!(kept.before(3).is_none());
+    }
+
+    #[test]
+    fn what_is_deployed_again_is_the_newest_and_what_is_rolled_back_to_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.so");
+        let kept = Kept::new(dir.path(), "a");
+        let deploy = |content: &str| {
+            fs::write(&file, content).unwrap();
+            kept.keep(&file, content, &Print::of(&file).unwrap(), 5).unwrap().unwrap()
+        };
+        assert_eq!([deploy("one"), deploy("two"), deploy("one")], [1, 2, 3]);
+        assert_eq!(kept.before(3).unwrap().sha256, "two");
+        kept.mark_rollback("two").unwrap();
+        assert_eq!(deploy("two"), 2);
+        assert!(kept.before(2).is_none(), "its first deployment has moved to 3");
+        assert_eq!(deploy("three"), 4);
+        assert_eq!(deploy("two"), 5);
     }
 
     #[test]

@@ -154,6 +154,7 @@ impl Deployer {
         let copy = copy.ok_or_else(none)?;
         let temporary = temporary_beside(&source.path).map_err(|e| failed(&source.path, &e))?;
         fs::copy(&copy.path, temporary.path()).map_err(|e| failed(&copy.path, &e))?;
+        kept.mark_rollback(&copy.sha256).map_err(|e| failed(&copy.path, &e))?;
         tracing::info!(name, sha256 = copy.sha256, "rolling back");
         self.install(name, temporary)
     }

@@ -124,11 +124,12 @@ impl Launched for Generation {
     }
 
     fn live_bytes(&self) -> Option<u64> {
-        Some(self.loaded().live_bytes())
+        // While it is being unloaded, which may take its time, nobody shall wait for a number.
+        self.loaded.try_lock().ok().map(|loaded| loaded.live_bytes())
     }
 
     fn panics(&self) -> u64 {
-        self.loaded().panics()
+        self.loaded.try_lock().map_or(0, |loaded| loaded.panics())
     }
 
     fn retire(&self, drain_timeout: Duration) -> Retirement {

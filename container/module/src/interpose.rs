@@ -23,7 +23,7 @@ unsafe extern "C" {
 }
 
 /// True when `address` is code or data of the executable itself.
-fn in_executable(address: usize) -> bool {
+pub(crate) fn in_executable(address: usize) -> bool {
     let (start, end) = (&raw const __executable_start as usize, &raw const _end as usize);
     (start..end).contains(&address)
 }
@@ -44,7 +44,7 @@ pub(crate) fn next(cache: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
     found
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -354,6 +354,7 @@ pub fn threads_in(extent: &Range<usize>) -> Vec<String> {
 /// Names the exported functions, so that no linker drops them.
 pub fn keep() {
     crate::descriptors::keep();
+    crate::signals::keep();
     std::hint::black_box((
         __cxa_thread_atexit_impl as *const (),
         pthread_key_create as *const (),

@@ -2,7 +2,7 @@
 //!
 //! - [`probe()`] reads a file and runs nothing of it; [`trial`] runs it in a throw-away child process first.
 //! - `loaded` is a module in this process, from `dlopen` to the proof by `dl_iterate_phdr` that it is gone.
-//! - [`interpose`] and `descriptors` hold what the executable puts in front of the C library's functions so that it can go
+//! - [`interpose`], `descriptors` and `signals` hold what the executable puts in front of the C library's functions so that it can go
 //!   and leaves nothing open.
 //! - `heap` is what it allocates from; `endpoint` is the bridge for requests.
 //!
@@ -18,6 +18,7 @@ mod launcher;
 mod library;
 mod loaded;
 mod probe;
+mod signals;
 mod symbolise;
 pub mod trial;
 

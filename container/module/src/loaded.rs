@@ -21,6 +21,7 @@ use crate::descriptors;
 use crate::heap::Heap;
 use crate::host::HostContext;
 use crate::interpose;
+use crate::signals;
 use crate::library::{Library, mapped};
 
 const KEPT: &str = "the dynamic linker (NODELETE, or another library that uses it)";
@@ -145,7 +146,7 @@ impl Loaded {
         let check = |expected, found| {
             // The text is made here and now: the error points into the library.
             check_layout_compatibility_with_globals(expected, found, &globals).map_err(|e| {
-                let text = e.to_string();
+                let text = difference(&e.to_string());
                 Refusal::new(
                     Code::LayoutMismatch,
                     format!("expected is this container's, found is the module's\n{text}"),
@@ -318,6 +319,10 @@ impl Loaded {
         let (left_bytes, left_blocks) = unsafe { heap.survey() };
         self.module = None;
         let left_descriptors = descriptors::close_left(&self.extent);
+        let handlers = signals::remove_handlers(&self.extent);
+        if handlers > 0 {
+            self.notes.push(format!("it left {handlers} signal handlers, now removed"));
+        }
         // SAFETY: nothing uses it any more: no lease, no thread, no destructor, no key.
         let unmapped = unsafe { library.close() };
         let mut retirement = Retirement {
@@ -373,6 +378,13 @@ impl Loaded {
         }
         waiting.into_iter().map(|w| format!("worker '{w}', which does not come back from a poll")).collect()
     }
+}
+
+/// The end of abi_stable's report, which names what differs; what comes before are whole layouts.
+fn difference(report: &str) -> String {
+    let errors = report.rfind("\nError:").map_or(report, |at| &report[at..]);
+    let lines: Vec<&str> = errors.lines().map(str::trim).filter(|l| !l.is_empty()).take(24).collect();
+    lines.join(" ")
 }
 
 fn refused(failure: Failure) -> Refusal {

@@ -217,6 +217,21 @@ impl Bench {
         assert!(retirement.unmapped && retirement.left_bytes > 100_000, "{retirement:?}");
     }
 
+    fn signal_handlers_go_with_their_module_and_sigterm_is_not_its_to_take(&self) {
+        let caught = |signal: u32| {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let mask = status.lines().find_map(|l| l.strip_prefix("SigCgt:")).unwrap();
+            u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << (signal - 1)) != 0
+        };
+        let (terminate, window_change) = (15, 28);
+        assert!(!caught(window_change));
+        let app = self.launch(10_004, &[("start", "signals")]).unwrap();
+        assert!(caught(window_change) && !caught(terminate));
+        let retirement = app.retire(Duration::from_secs(1));
+        assert!(retirement.unmapped && retirement.notes.len() == 1, "{retirement:?}");
+        assert!(!caught(window_change));
+    }
+
     fn panics_are_answered_with_500_and_counted(&self) {
         let app = self.launch(10_003, &[]).unwrap();
         for worker in 0..2 {
@@ -271,8 +286,9 @@ fn main() -> ExitCode {
     bench.redeploys(rounds);
     bench.a_thread_that_stays_is_named_and_the_generation_goes_when_it_ends();
     bench.what_is_leaked_is_counted_and_freed();
+    bench.signal_handlers_go_with_their_module_and_sigterm_is_not_its_to_take();
     bench.panics_are_answered_with_500_and_counted();
     bench.failing_starts_leave_nothing();
-    println!("test result: ok. 5 passed; 0 failed");
+    println!("test result: ok. 6 passed; 0 failed");
     ExitCode::SUCCESS
 }
