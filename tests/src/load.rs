@@ -128,3 +128,52 @@ fn run(to: SocketAddr, paths: &[String], pause: Duration, stop: &AtomicBool, ret
     }
     tally
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Answers each connection with these answers in turn, and closes it after them.
+    fn server(answers: &[&'static str]) -> SocketAddr {
+        let answers = answers.to_vec();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                for answer in &answers {
+                    if stream.read(&mut [0; 1024]).unwrap_or(0) == 0 || stream.write_all(answer.as_bytes()).is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+        addr
+    }
+
+    fn tally(answers: &[&'static str], retired: Option<&str>) -> Tally {
+        let load = Load::start(server(answers), &["/"], 1, Duration::from_millis(1));
+        load.retired(retired);
+        std::thread::sleep(Duration::from_millis(100));
+        load.stop()
+    }
+
+    #[test]
+    fn what_must_not_happen_is_found() {
+        let good = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold";
+        let last = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nold";
+        let error = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n";
+        let cut = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nold";
+        let announced = tally(&[good, last], None);
+        assert!(announced.reconnects > 0);
+        announced.assert_clean();
+        assert!(!tally(&[good, good], None).failures.is_empty(), "closed without a word");
+        assert!(!tally(&[error], None).failures.is_empty());
+        assert!(!tally(&[cut], None).failures.is_empty());
+        assert!(!tally(&[good, last], Some("old")).stale.is_empty());
+        assert!(tally(&[good, last], Some("other")).stale.is_empty());
+    }
+}

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use wharf_tests::{Client, Site, chameleon, library, wait};
+use wharf_tests::{Client, Load, Site, chameleon, library, wait, within};
 
 #[test]
 fn a_graceful_stop_finishes_what_is_in_flight() {
@@ -157,4 +157,27 @@ fn a_deploy_folder_that_goes_away_takes_its_applications_along_and_may_come_back
     std::fs::rename(wharf.path("away"), wharf.path("deploy")).unwrap();
     wharf.put("deploy/shop.so", chameleon("two"));
     wharf.wait_for("/shop/", "two");
+}
+
+#[test]
+fn a_hundred_applications_dropped_at_once_and_removed_while_they_start() {
+    let wharf = Site::new().with("deploy/shop.so", chameleon("one")).start(&["--set", "deploy.poll_interval=1s"]);
+    let load = Load::start(wharf.addr(), &["/shop/"], 2, Duration::from_millis(2));
+    let module = chameleon("many");
+    for n in 0..100 {
+        wharf.put(&format!("deploy/app{n}.so"), &module);
+        if n % 2 == 1 {
+            wharf.remove(&format!("deploy/app{n}.so"));
+        }
+    }
+    within(Duration::from_secs(60), "fifty of them", || {
+        let apps = wharf.list();
+        (apps.len() == 51 && apps.iter().all(|a| a["state"] == "serving")).then_some(())
+    });
+    for n in 0..100 {
+        assert_eq!(wharf.get(&format!("/app{n}/")).status, if n % 2 == 0 { 200 } else { 404 }, "{n}");
+    }
+    (0..50).for_each(|n| wharf.remove(&format!("deploy/app{}.so", 2 * n)));
+    within(Duration::from_secs(60), "the first one alone", || (wharf.mapped().len() == 1).then_some(()));
+    load.stop().assert_clean();
 }
