@@ -34,22 +34,30 @@ pub fn workspace() -> PathBuf {
 }
 
 fn built() -> &'static Built {
-    static BUILT: OnceLock<Built> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        // This executable is target/PROFILE/deps/NAME-HASH.
-        let exe = std::env::current_exe().expect("a path");
-        let target = exe.ancestors().nth(2).expect("target/PROFILE").to_owned();
-        let profile = target.file_name().and_then(|n| n.to_str()).expect("a profile");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--profile", if profile == "debug" { "dev" } else { profile }]);
-        cargo.arg("--target-dir").arg(target.parent().expect("target"));
-        PACKAGES.iter().for_each(|p| _ = cargo.args(["-p", p]));
-        let status = cargo.current_dir(workspace()).status().expect("cargo runs");
-        assert!(status.success(), "the program and the fixtures do not build");
-        let own = own_folder(&target.join("wharf-tests"));
-        fs::hard_link(target.join("wharf"), own.join("wharf")).expect("a link to the program");
-        Built { target, own }
-    })
+    static BUILT: OnceLock<Result<Built, String>> = OnceLock::new();
+    match BUILT.get_or_init(build) {
+        Ok(built) => built,
+        // Said by every test, tried once.
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn build() -> Result<Built, String> {
+    // This executable is target/PROFILE/deps/NAME-HASH.
+    let exe = std::env::current_exe().expect("a path");
+    let target = exe.ancestors().nth(2).expect("target/PROFILE").to_owned();
+    let profile = target.file_name().and_then(|n| n.to_str()).expect("a profile");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--profile", if profile == "debug" { "dev" } else { profile }]);
+    cargo.arg("--target-dir").arg(target.parent().expect("target"));
+    PACKAGES.iter().for_each(|p| _ = cargo.args(["-p", p]));
+    let status = cargo.current_dir(workspace()).status().map_err(|e| format!("cargo does not run: {e}"))?;
+    if !status.success() {
+        return Err("the program and the fixtures do not build; see what cargo says of it".into());
+    }
+    let own = own_folder(&target.join("wharf-tests"));
+    fs::hard_link(target.join("wharf"), own.join("wharf")).map_err(|e| format!("no link to the program: {e}"))?;
+    Ok(Built { target, own })
 }
 
 /// A folder named after this process; those of processes that are gone are removed.

@@ -51,6 +51,16 @@ fn exit_codes() {
 }
 
 #[test]
+fn a_refused_upload_is_told_why_however_large_it_is() {
+    let wharf = Site::new().with("large", vec![1; 20 << 20]).start(&[]);
+    for _ in 0..5 {
+        let output = wharf.cli(&["deploy", "large", "--name", "a/b"]);
+        assert!(output.code == 1 && output.err.contains("a/b"), "{output:?}");
+    }
+    assert_eq!(wharf.list().len(), 0);
+}
+
+#[test]
 fn errors_are_json_where_that_is_asked_for() {
     let site = Site::new().with("bad.so", "no library");
     let output = site.cli(&["check", "bad.so", "--json"]);

@@ -115,7 +115,15 @@ async fn deploy(
     let Query(upload) = query.map_err(bad)?;
     let stream = body.into_data_stream().map_err(io::Error::other);
     let mut reader = SyncIoBridge::new(StreamReader::new(stream));
-    let status = blocking(manager, move |o| o.deploy(&upload.name, &mut reader)).await?;
+    let deploy = move |o: &dyn Operations| {
+        let done = o.deploy(&upload.name, &mut reader);
+        if done.is_err() {
+            // A client that still sends would meet a closed connection instead of the answer.
+            let _ = io::copy(&mut reader, &mut io::sink());
+        }
+        done
+    };
+    let status = blocking(manager, deploy).await?;
     Ok((StatusCode::CREATED, Json(status)))
 }
 

@@ -156,7 +156,7 @@ pub(crate) fn files() -> Vec<Case> {
             "changed layout",
             Bad::Content(library("foreign-layout")),
             "W0501",
-            &["expected is this container's, found is the module's", "u64", "create"],
+            &["expected is this container's, found is the module's", "u64"],
         ),
         case("constructor crashes", Bad::Content(constructor("crash")), "W0301", &["SIGSEGV", "static constructors"]),
         case("constructor exits", Bad::Content(constructor("exit")), "W0302", &["exit status 0"]),
