@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 /// The allocator of the container's own code, and of every module's heap.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: wharf_module::Allocator = wharf_module::Allocator;
 
 use clap::Parser;
 

@@ -1,18 +1,19 @@
 //! The server's own pipeline: what happens to every request before and after the application, as one ladder.
 
-use std::future::{Future, poll_fn};
+use std::convert::Infallible;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::header::{ALLOW, REFERER, TRANSFER_ENCODING, USER_AGENT};
+use http::header::{ALLOW, REFERER, USER_AGENT};
 use http::{Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
-use wharf_kernel::{AccessRecord, AccessSink, Body, Connection, Routes, ServerCounters};
+use wharf_kernel::{AccessRecord, AccessSink, Body, Connection, ResponseFuture, Routes, ServerCounters};
 
 use crate::dispatch::{Dispatched, dispatch};
 use crate::request_body::{Progress, RequestBody, drain};
@@ -33,101 +34,111 @@ pub struct Pipeline {
     pub limits: Limits,
 }
 
-/// Answers one request. Each step is a rung; the order is the point.
-pub(crate) async fn answer(
-    worker: Arc<Shared>,
-    connection: Arc<Connection>,
-    id: Arc<str>,
-    request: Request<Incoming>,
-) -> Response<ResponseBody> {
-    let this = &*worker.pipeline;
-    // 1. The clock and the record first, so that whatever happens below is timed and written down.
-    let began = Instant::now();
-    let (mut request, incoming) = split(request);
-    let asked = Asked::of(&request);
-    let record = this.access.enabled().then(|| Box::new(record(&request, &connection, &id)));
-    let mut tail =
-        Tail { worker: worker.clone(), began, app: None, status: 500, sent: 0, received: None, ended: false, record };
-    let chunked = request.headers().contains_key(TRANSFER_ENCODING);
-
-    // 2. What no application should have to look at: Host, target, method, expectation.
-    let checked = check::check(&mut request, &this.limits);
-    let mut response = match checked {
-        Err(reject) => {
-            let mut response = error_page::render(reject.status, reject.detail, &id, request.headers());
-            if reject.status == StatusCode::METHOD_NOT_ALLOWED {
-                response.headers_mut().insert(ALLOW, check::ALLOW);
-            }
-            if reject.close {
-                response::close(&mut response);
-            }
-            this.discard(incoming);
-            response
-        }
-        // 3. A body that says it is too large is refused before the application hears of it.
-        Ok(_) if incoming.as_ref().is_some_and(|b| b.size_hint().lower() > this.limits.body_bytes) => {
-            let mut response = error_page::render(StatusCode::PAYLOAD_TOO_LARGE, "", &id, request.headers());
-            response::close(&mut response);
-            this.discard(incoming);
-            response
-        }
-        Ok(authority) => {
-            if let Some(record) = &mut tail.record {
-                record.host = authority.clone();
-            }
-            // 4. The body is capped, however it is framed.
-            if let Some(incoming) = incoming {
-                let progress = Arc::new(Progress::default());
-                tail.received = Some(progress.clone());
-                *request.body_mut() = Body::new(RequestBody::new(incoming, &this.limits, progress));
-            }
-            // 5. The application. From here on nothing it does can keep the rest from happening.
-            this.call(request, authority, &connection, &id, &mut tail).await
-        }
-    };
-
-    // 6. The response is made one that can be sent.
-    if let Some(progress) = &tail.received {
-        this.blame_client(&mut response, progress, &asked, &id);
-    }
-    response::finish(&mut response, &asked, &id);
-    if chunked && !this.limits.keep_alive_after_chunked && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response::close(&mut response);
-    }
-    tail.status = response.status().as_u16();
-    // 7. The tail goes with the body: the request ends when its last byte is handed to the socket.
-    let sends = asked.method != http::Method::HEAD && response.status() != StatusCode::NOT_MODIFIED;
-    response.map(|body| ResponseBody::new(body, tail, sends))
-}
-
 impl Pipeline {
-    async fn call(
+    /// Begins to answer a request: everything up to the application's own future. Each step is a rung; the order is the
+    /// point. No step waits, so the request goes straight from one to the next.
+    pub(crate) fn begin(
+        worker: &Arc<Shared>,
+        connection: &Arc<Connection>,
+        id: Arc<str>,
+        request: Request<Incoming>,
+    ) -> Answering {
+        let this = &*worker.pipeline;
+        // 1. The clock and the record first, so that whatever happens below is timed and written down.
+        let began = Instant::now();
+        let record = this.access.enabled().then(|| Box::new(record(&request, connection, &id)));
+        let mut tail = Tail {
+            worker: worker.clone(),
+            began,
+            app: None,
+            status: 500,
+            sent: 0,
+            received: None,
+            ended: false,
+            record,
+        };
+        let asked = Asked::of(&request);
+        let state = this.dispatch(connection, &id, request, &mut tail);
+        Answering { state, asked, id, tail: Some(tail) }
+    }
+
+    fn dispatch(
         &self,
-        request: Request<Body>,
-        authority: Box<str>,
         connection: &Arc<Connection>,
         id: &Arc<str>,
+        request: Request<Incoming>,
         tail: &mut Tail,
-    ) -> Response<Body> {
-        let failed = |what: &str| {
-            self.counters.panicked();
-            tracing::error!(request = &**id, "{what} panicked; the request is answered with status 500");
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            response
+    ) -> State {
+        let (mut request, incoming) = split(request);
+
+        // 2. What no application should have to look at: Host, target, method, expectation.
+        let authority = match check::check(&mut request, &self.limits) {
+            Ok(authority) => authority,
+            Err(reject) => {
+                let mut response = error_page::render(reject.status, reject.detail, id, request.headers());
+                if reject.status == StatusCode::METHOD_NOT_ALLOWED {
+                    response.headers_mut().insert(ALLOW, check::ALLOW);
+                }
+                if reject.close {
+                    response::close(&mut response);
+                }
+                self.discard(incoming);
+                return State::Answered(response);
+            }
         };
+        if let Some(record) = &mut tail.record {
+            record.host = authority.clone();
+        }
+
+        if let Some(incoming) = incoming {
+            // 3. A body that says it is too large is refused before the application hears of it.
+            if incoming.size_hint().lower() > self.limits.body_bytes {
+                let mut response = error_page::render(StatusCode::PAYLOAD_TOO_LARGE, "", id, request.headers());
+                response::close(&mut response);
+                self.discard(Some(incoming));
+                return State::Answered(response);
+            }
+            // 4. The body is capped, however it is framed.
+            let progress = Arc::new(Progress::default());
+            tail.received = Some(progress.clone());
+            *request.body_mut() = Body::new(RequestBody::new(incoming, &self.limits, progress));
+        }
+
+        // 5. The application. From here on nothing it does can keep the rest from happening.
         let dispatched = catch_unwind(AssertUnwindSafe(|| dispatch(&self.routes, request, authority, connection, id)));
         match dispatched {
-            Ok(Dispatched::Answer(response)) => response,
+            Ok(Dispatched::Answer(response)) => State::Answered(response),
             Ok(Dispatched::Endpoint(future, counters)) => {
                 tail.app = Some(counters);
-                match catch(future).await {
-                    Some(response) => response,
-                    None => failed("the endpoint"),
-                }
+                State::Running(future)
             }
-            Err(_) => failed("the dispatch to the endpoint"),
+            Err(_) => State::Answered(self.panicked("the dispatch to the endpoint", id)),
         }
+    }
+
+    /// Ends to answer a request: its response is there.
+    fn finish(&self, mut response: Response<Body>, asked: &Asked, id: &str, mut tail: Tail) -> Response<ResponseBody> {
+        // 6. The response is made one that can be sent.
+        if let Some(progress) = &tail.received {
+            self.blame_client(&mut response, progress, asked, id);
+        }
+        response::finish(&mut response, asked, id);
+        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if asked.chunked && !self.limits.keep_alive_after_chunked && !upgraded {
+            response::close(&mut response);
+        }
+        tail.status = response.status().as_u16();
+        // 7. The tail goes with the body: the request ends when its last byte is handed to the socket.
+        let sends = asked.method != http::Method::HEAD && response.status() != StatusCode::NOT_MODIFIED;
+        response.map(|body| ResponseBody::new(body, tail, sends))
+    }
+
+    fn panicked(&self, what: &str, id: &str) -> Response<Body> {
+        self.counters.panicked();
+        tracing::error!(request = id, "{what} panicked; the request is answered with status 500");
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        response
     }
 
     /// An error the application answered with because of the client is the client's.
@@ -183,13 +194,43 @@ fn record<B>(request: &Request<B>, connection: &Connection, id: &Arc<str>) -> Ac
     }
 }
 
-/// The output of a future, or `None` when it panicked.
-async fn catch<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
-        Err(_) => Poll::Ready(None),
-    })
-    .await
+/// A request being answered.
+pub(crate) struct Answering {
+    state: State,
+    asked: Asked,
+    id: Arc<str>,
+    /// `None` once the response has been given.
+    tail: Option<Tail>,
+}
+
+enum State {
+    Answered(Response<Body>),
+    Running(ResponseFuture),
+    Done,
+}
+
+impl Future for Answering {
+    type Output = Result<Response<ResponseBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let response = match std::mem::replace(&mut this.state, State::Done) {
+            State::Answered(response) => response,
+            State::Running(mut future) => match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+                Ok(Poll::Ready(response)) => response,
+                Ok(Poll::Pending) => {
+                    this.state = State::Running(future);
+                    return Poll::Pending;
+                }
+                Err(_) => match &this.tail {
+                    Some(tail) => tail.worker.pipeline.panicked("the endpoint", &this.id),
+                    None => return Poll::Pending,
+                },
+            },
+            State::Done => return Poll::Pending,
+        };
+        let Some(tail) = this.tail.take() else { return Poll::Pending };
+        let worker = tail.worker.clone();
+        Poll::Ready(Ok(worker.pipeline.finish(response, &this.asked, &this.id, tail)))
+    }
 }

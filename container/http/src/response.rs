@@ -11,11 +11,21 @@ use crate::error_page;
 pub(crate) struct Asked {
     pub(crate) method: Method,
     pub(crate) accept: Option<HeaderValue>,
+    /// Whether it came with a Transfer-Encoding.
+    pub(crate) chunked: bool,
 }
 
 impl Asked {
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        Self { method: request.method().clone(), accept: request.headers().get(ACCEPT).cloned() }
+        let mut this = Self { method: request.method().clone(), accept: None, chunked: false };
+        for (name, value) in request.headers() {
+            if *name == ACCEPT && this.accept.is_none() {
+                this.accept = Some(value.clone());
+            } else if *name == TRANSFER_ENCODING {
+                this.chunked = true;
+            }
+        }
+        this
     }
 }
 

@@ -1,7 +1,6 @@
 //! A worker: one thread with one runtime that serves its share of the connections for as long as the process lives.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -18,7 +17,6 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 use wharf_kernel::Connection;
 
 use crate::Pipeline;
-use crate::pipeline;
 use crate::request_id::RequestIds;
 
 /// An accepted socket.
@@ -158,10 +156,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, co
     let limits = &shared.pipeline.limits;
     let service = {
         let (shared, connection) = (shared.clone(), connection.clone());
-        service_fn(move |request| {
-            let (worker, connection, id) = (shared.clone(), connection.clone(), shared.ids.next());
-            async move { Ok::<_, Infallible>(pipeline::answer(worker, connection, id, request).await) }
-        })
+        service_fn(move |request| Pipeline::begin(&shared, &connection, shared.ids.next(), request))
     };
     let mut builder = http1::Builder::new();
     builder

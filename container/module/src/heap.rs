@@ -3,6 +3,7 @@
 //! A heap is mimalloc's first-class heap (version 3: any thread may allocate from it, and destroying it frees every live
 //! block at once). Its code and thread-local state are the executable's, so nothing of it hangs on the module.
 
+use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -33,6 +34,10 @@ unsafe extern "C" {
     fn mi_heap_realloc_aligned(heap: *mut c_void, block: *mut c_void, size: usize, align: usize) -> *mut c_void;
     fn mi_heap_visit_blocks(heap: *mut c_void, each: bool, visit: Visitor, arg: *mut c_void) -> bool;
     fn mi_free(block: *mut c_void);
+    fn mi_malloc(size: usize) -> *mut c_void;
+    fn mi_malloc_aligned(size: usize, align: usize) -> *mut c_void;
+    fn mi_zalloc_aligned(size: usize, align: usize) -> *mut c_void;
+    fn mi_realloc_aligned(block: *mut c_void, size: usize, align: usize) -> *mut c_void;
 }
 
 const SLOTS: usize = 32;
@@ -139,6 +144,38 @@ unsafe extern "C" fn free(heap: *mut (), block: *mut u8, size: usize) {
     unsafe {
         count(heap, -(size as i64));
         mi_free(block.cast());
+    }
+}
+
+/// The allocator for the container's own code: mimalloc, as for the modules, without a heap of its own.
+pub struct Allocator;
+
+// SAFETY: mimalloc keeps the contract of `malloc` for every size and alignment.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: any size and alignment.
+        unsafe {
+            if layout.align() <= NATURAL && layout.align() <= layout.size() {
+                mi_malloc(layout.size()).cast()
+            } else {
+                mi_malloc_aligned(layout.size(), layout.align()).cast()
+            }
+        }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: any size and alignment.
+        unsafe { mi_zalloc_aligned(layout.size(), layout.align()).cast() }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
+        // SAFETY: a live block of mimalloc, as the caller promises.
+        unsafe { mi_free(block.cast()) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: a live block of mimalloc, as the caller promises.
+        unsafe { mi_realloc_aligned(block.cast(), size, layout.align()).cast() }
     }
 }
 

@@ -22,6 +22,7 @@ mod signals;
 mod symbolise;
 pub mod trial;
 
+pub use heap::Allocator;
 pub use launcher::{ModuleConfig, ModuleLauncher};
 pub use probe::probe;
 pub use trial::trial_main;

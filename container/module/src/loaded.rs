@@ -21,8 +21,8 @@ use crate::descriptors;
 use crate::heap::Heap;
 use crate::host::HostContext;
 use crate::interpose;
-use crate::signals;
 use crate::library::{Library, mapped};
+use crate::signals;
 
 const KEPT: &str = "the dynamic linker (NODELETE, or another library that uses it)";
 const ROOT_SYMBOL: &CStr = c"wharf_module_root_v1";

@@ -41,7 +41,11 @@ fn is_foreign(handler: usize) -> bool {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int {
+pub(crate) unsafe extern "C" fn sigaction(
+    signal: c_int,
+    new: *const libc::sigaction,
+    old: *mut libc::sigaction,
+) -> c_int {
     // SAFETY: null or valid, as the caller promises.
     let handler = unsafe { new.as_ref() }.map_or(libc::SIG_DFL, |action| action.sa_sigaction);
     if !is_foreign(handler) {

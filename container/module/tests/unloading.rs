@@ -18,7 +18,7 @@ use wharf_module::{ModuleConfig, ModuleLauncher, trial};
 
 /// As in the container.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: wharf_module::Allocator = wharf_module::Allocator;
 
 type Job = Box<dyn FnOnce(&tokio::runtime::Runtime) + Send>;
 

@@ -1,0 +1,100 @@
+//! 'Hello' by a servlet through the border, beside a plain axum program and bare hyper, in one run and in turns.
+//!
+//! `cargo run --release -p wharf-bench --bin hello`; needs wrk. Prints medians over the rounds and the ratios of each round.
+
+use std::process::{Command, ExitCode};
+
+use clap::Parser;
+use wharf_bench::{Result, Server, build, median_and_p99, wrk_number};
+
+#[derive(Parser)]
+struct Arguments {
+    /// Rounds; each measures every server once.
+    #[arg(long, default_value_t = 9)]
+    rounds: usize,
+    /// Seconds for each measurement.
+    #[arg(long, default_value_t = 3)]
+    seconds: u32,
+    /// Keep-alive connections.
+    #[arg(long, default_value_t = 32)]
+    connections: u32,
+    /// Wharf with its access log, written to a file.
+    #[arg(long)]
+    access_log: bool,
+}
+
+struct Measured {
+    per_second: f64,
+    /// Processor seconds of the server for 100,000 requests.
+    cpu: f64,
+}
+
+fn measure(server: &Server, arguments: &Arguments, seconds: u32) -> Result<Measured> {
+    let before = server.cpu_seconds()?;
+    let output = Command::new("wrk")
+        .args(["-t", "1", "-c", &arguments.connections.to_string(), "-d", &format!("{seconds}s")])
+        .arg(format!("http://{}/hello/", server.address))
+        .output()
+        .map_err(|e| format!("wrk (Debian package wrk): {e}"))?;
+    let report = String::from_utf8_lossy(&output.stdout);
+    if report.contains("Non-2xx") || report.contains("Socket errors") {
+        return Err(format!("requests failed:\n{report}").into());
+    }
+    let per_second = wrk_number(&report, "Requests/sec:").ok_or("wrk gave no rate")?;
+    let requests = report.lines().find_map(|l| l.trim().split_once(" requests in")).ok_or("wrk gave no count")?;
+    let cpu = (server.cpu_seconds()? - before) / requests.0.parse::<f64>()? * 1e5;
+    Ok(Measured { per_second, cpu })
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let release = build(&["wharf", "bench-hello", "wharf-bench"])?;
+    let folder = tempfile::tempdir()?;
+    std::fs::create_dir(folder.path().join("deploy"))?;
+    std::fs::copy(release.join("libbench_hello.so"), folder.path().join("deploy/hello.so"))?;
+    let format = if arguments.access_log { "combined" } else { "off" };
+    let mut wharf = Command::new(release.join("wharf"));
+    wharf
+        .args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "log.level=warn"])
+        .args(["--set", &format!("access_log.format={format}"), "--set", "access_log.file=access.log"])
+        .current_dir(&folder);
+    let servers = [
+        ("wharf", Server::start(&mut wharf)?),
+        ("plain axum", Server::start(&mut Command::new(release.join("plain_axum")))?),
+        ("bare hyper", Server::start(&mut Command::new(release.join("plain_hyper")))?),
+    ];
+    for (_, server) in &servers {
+        measure(server, arguments, 1)?;
+    }
+    let mut rounds: Vec<Vec<Measured>> = Vec::new();
+    for _ in 0..arguments.rounds {
+        rounds.push(servers.iter().map(|(_, s)| measure(s, arguments, arguments.seconds)).collect::<Result<_>>()?);
+    }
+    let median = |of: &dyn Fn(&[Measured]) -> f64| median_and_p99(rounds.iter().map(|r| of(r)).collect()).0;
+    println!("{} rounds of {} s, {} connections; medians", arguments.rounds, arguments.seconds, arguments.connections);
+    for (i, (name, server)) in servers.iter().enumerate() {
+        println!(
+            "{name:11} {:8.0} requests/s, {:.3} CPU s per 100,000 requests, {} KiB resident",
+            median(&|r| r[i].per_second),
+            median(&|r| r[i].cpu),
+            server.resident_kib()?
+        );
+    }
+    for (i, (name, _)) in servers.iter().enumerate().skip(1) {
+        println!(
+            "wharf / {name}: {:.2} of its requests/s, {:.2} times its CPU per request",
+            median(&|r| r[0].per_second / r[i].per_second),
+            median(&|r| r[0].cpu / r[i].cpu)
+        );
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
