@@ -15,9 +15,9 @@ fn a_graceful_stop_finishes_what_is_in_flight() {
     assert_eq!(wharf.admin("GET", "/readyz").status, 200);
     let mut idle = wharf.connect();
     assert_eq!(idle.get("/shop/").unwrap().status, 200);
-    let mut slow: Vec<Client> = (0..20).map(|_| wharf.connect()).collect();
+    let mut slow: Vec<Client> = (0..100).map(|_| wharf.connect()).collect();
     slow.iter_mut().for_each(|c| c.write("GET", "/shop/slow", &[], b"").unwrap());
-    wait("the requests", || (wharf.app("shop")["generations"][0]["leases"] == 20).then_some(()));
+    wait("the requests", || (wharf.app("shop")["generations"][0]["leases"] == 100).then_some(()));
     wharf.signal(Signal::TERM);
     // Readiness fails while requests are still in flight.
     let ready = wait("readiness to fail", || Some(wharf.admin("GET", "/readyz")).filter(|a| a.status != 200));

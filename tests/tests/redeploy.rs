@@ -230,6 +230,27 @@ fn a_thread_that_stays_is_named_and_holds_its_generation_until_it_ends() {
     load.stop().assert_clean();
 }
 
+/// The same with the flag that forbids its unloading (`DF_1_NODELETE` in `DT_FLAGS_1`).
+fn marked_nodelete(mut bytes: Vec<u8>) -> Vec<u8> {
+    // The entry as it is, with DF_1_NOW alone.
+    let entry = [0x6fff_fffb_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat();
+    let at = bytes.windows(16).position(|w| w == entry).expect("an entry DT_FLAGS_1");
+    bytes[at + 8] |= 8;
+    bytes
+}
+
+#[test]
+fn a_module_that_forbids_its_unloading_is_unloaded() {
+    let site = Site::new().with("deploy/shop.so", marked_nodelete(chameleon("v0")));
+    let wharf = site.start(&[]);
+    for version in ["v1", "v2", "v3"] {
+        wharf.put("deploy/shop.so", marked_nodelete(chameleon(version)));
+        wharf.wait_for("/shop/", version);
+    }
+    wharf.wait_alone("shop");
+    assert_eq!(wharf.mapped().len(), 1);
+}
+
 #[test]
 fn a_file_that_was_refused_is_tried_again_when_it_changes() {
     let site = Site::new().with("deploy/shop.so", "no library");
