@@ -5,6 +5,7 @@
 
 mod acceptor;
 mod check;
+mod clock;
 mod dispatch;
 pub mod error_page;
 mod limits;

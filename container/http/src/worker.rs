@@ -7,16 +7,18 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 use wharf_kernel::Connection;
 
 use crate::Pipeline;
+use crate::clock::{self, Coarse, Slot};
 use crate::request_id::RequestIds;
 
 /// An accepted socket.
@@ -47,8 +49,9 @@ pub(crate) struct Shared {
     /// Connections handed to this worker that are not gone yet.
     pub(crate) open: AtomicUsize,
     state: AtomicU8,
-    /// Wakes each connection when `state` changes. Locked when a connection comes or goes.
-    wakers: Mutex<HashMap<u64, Waker>>,
+    /// Wakes each connection when `state` changes or its time is up. Locked when a connection comes or goes.
+    wakers: Mutex<HashMap<u64, (Waker, Arc<Slot>)>>,
+    began: Instant,
     /// Told when the last connection is gone.
     idle: Notify,
 }
@@ -61,18 +64,33 @@ impl Shared {
             open: AtomicUsize::new(0),
             state: AtomicU8::new(OPEN),
             wakers: Mutex::default(),
+            began: Instant::now(),
             idle: Notify::new(),
         }
     }
 
-    fn wakers(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Waker>> {
+    fn wakers(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (Waker, Arc<Slot>)>> {
         self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, state: u8) {
         self.state.store(state, Ordering::Release);
-        for waker in self.wakers().values() {
+        for (waker, _) in self.wakers().values() {
             waker.wake_by_ref();
+        }
+    }
+
+    /// Wakes, for ever, the connections whose time is up.
+    async fn sweep(&self) {
+        let mut ticks = tokio::time::interval(clock::tick(self.pipeline.limits.header_timeout));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let now = ticks.tick().await.into_std();
+            for (waker, slot) in self.wakers().values() {
+                if slot.is_due(now) {
+                    waker.wake_by_ref();
+                }
+            }
         }
     }
 
@@ -101,6 +119,10 @@ impl Shared {
 /// The body of a worker's thread: serves until the commands end.
 pub(crate) async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>) {
     let mut next = 0;
+    tokio::spawn({
+        let shared = shared.clone();
+        async move { shared.sweep().await }
+    });
     while let Some(command) = commands.recv().await {
         match command {
             Command::Run(task) => {
@@ -158,9 +180,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, co
         let (shared, connection) = (shared.clone(), connection.clone());
         service_fn(move |request| Pipeline::begin(&shared, &connection, shared.ids.next(), request))
     };
+    let slot = Slot::new(shared.began);
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
+        .timer(Coarse(slot.clone()))
         .header_read_timeout(limits.header_timeout)
         .max_header_size(limits.header_bytes + limits.target_bytes)
         .max_buf_size((limits.header_bytes + limits.target_bytes).max(64 * 1024))
@@ -175,7 +198,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, co
     let result = poll_fn(|cx| {
         if !registered {
             registered = true;
-            shared.wakers().insert(guard.key, cx.waker().clone());
+            shared.wakers().insert(guard.key, (cx.waker().clone(), slot.clone()));
         }
         let state = shared.state.load(Ordering::Acquire);
         if state != seen {
