@@ -5,6 +5,7 @@
     "pthread_create",
     "pthread_key_create",
     "pthread_key_delete",
+    "exit",
     "sigaction",
     "signal",
     "socket",

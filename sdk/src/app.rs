@@ -189,7 +189,7 @@ impl App {
             let nothing = crate::any(|_| async { http::StatusCode::NOT_FOUND });
             self = self.servlet(name, "/", nothing);
         }
-        Ok(Arc::new(Running::new(self.servlets, self.filters, self.listeners, self.attributes)))
+        Ok(Running::new(self.servlets, self.filters, self.listeners, self.attributes))
     }
 }
 

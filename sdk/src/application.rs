@@ -37,7 +37,9 @@ pub trait Application: Send + Sync + 'static {
     fn start(&self, context: Arc<ServletContext>) -> BoxFuture<'_, Result<(), BoxError>>;
 
     /// Answers a request. A panic inside becomes a 500.
-    fn call(self: Arc<Self>, request: Request) -> BoxFuture<'static, Response>;
+    ///
+    /// It borrows the application, so that requests on several processors do not share a reference count.
+    fn call(&self, request: Request) -> BoxFuture<'_, Response>;
 
     /// Stops it: servlets, then filters, then context listeners, in reverse order. All are stopped even when one fails;
     /// the first error is returned.

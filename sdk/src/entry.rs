@@ -1,21 +1,24 @@
 //! The module's side of the border: the functions that the container calls.
 
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use abi_stable::library::RootModuleResult;
 use abi_stable::prefix_type::WithMetadata;
 use abi_stable::std_types::{RResult, RString};
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::{EnterGuard, Handle, Runtime};
 use wharf_abi::{
     CreateArgs, Failure, FailureKind, FfiFuture, FfiRequest, FfiResponse, Host, Instance, Module, ModuleRef, RawStr,
     ServletDecl,
 };
 
 use crate::application::{Application, BoxFuture, MappingError, contain};
+use crate::facts::LocalContext;
 use crate::log::for_request;
 use crate::{Response, ServletContext, ffi, log};
 
@@ -44,6 +47,21 @@ struct Running {
     runtime: Runtime,
     app: Arc<dyn Application>,
     context: Arc<ServletContext>,
+    /// The context again, each time behind a reference count of its own: a thread uses one of them, so that requests on
+    /// several processors do not wait for each other.
+    contexts: [LocalContext; 16],
+}
+
+/// Which of a few equal things this thread uses.
+fn slot() -> usize {
+    thread_local! {
+        static SLOT: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    if SLOT.get() == usize::MAX {
+        SLOT.set(NEXT.fetch_add(1, Ordering::Relaxed));
+    }
+    SLOT.get()
 }
 
 fn failure(kind: FailureKind, message: impl Into<RString>) -> Failure {
@@ -110,9 +128,34 @@ unsafe extern "C" fn create<E: Entry>(host: Host, args: *const CreateArgs) -> RR
             patterns: s.patterns.into_iter().map(RString::from).collect(),
         });
         let servlets = servlets.collect();
-        let ptr = Box::into_raw(Box::new(Running { runtime, app, context })).cast_const().cast();
+        let contexts = std::array::from_fn(|_| Arc::new(context.clone()));
+        let ptr = Box::into_raw(Box::new(Running { runtime, app, context, contexts })).cast_const().cast();
         Ok(Instance { ptr, servlets })
     })
+}
+
+/// Makes the module's runtime the one that `tokio::spawn`, timers and sockets use on this thread, for as long as the module
+/// is loaded.
+///
+/// The thread is the container's, but tokio's thread-locals here are this module's own: nobody else sees that it stays
+/// inside. Entering once and not for each poll spares two changes of a reference count that all threads share. The guard
+/// goes with the thread-locals, when the container runs their destructors before it unloads the module.
+pub(crate) fn stay_inside(runtime: &Handle) {
+    thread_local! {
+        /// Const and without a destructor.
+        static INSIDE: Cell<bool> = const { Cell::new(false) };
+        static GUARD: RefCell<Option<EnterGuard<'static>>> = const { RefCell::new(None) };
+    }
+    if !INSIDE.get() {
+        // First the guard, whose making registers tokio's own thread-locals, then the place for it: destructors run in
+        // reverse order, and the guard's needs tokio's.
+        let guard = runtime.enter();
+        // SAFETY: the guard has a handle of its own; the lifetime only keeps guards from outliving the runtime by mistake,
+        // and leaving a runtime that has been shut down is sound.
+        let guard = unsafe { std::mem::transmute::<EnterGuard<'_>, EnterGuard<'static>>(guard) };
+        GUARD.set(Some(guard));
+        INSIDE.set(true);
+    }
 }
 
 /// # Safety
@@ -144,7 +187,7 @@ unsafe extern "C" fn destroy(instance: *const (), timeout_ms: u64) {
     contain(|| {
         // SAFETY: the box made by `create`; this is the last call for it.
         let this = unsafe { Box::from_raw(instance.cast::<Running>().cast_mut()) };
-        let Running { runtime, app, context } = *this;
+        let Running { runtime, app, context, contexts: _ } = *this;
         {
             let _inside = runtime.enter();
             context.clear_attributes();
@@ -155,25 +198,22 @@ unsafe extern "C" fn destroy(instance: *const (), timeout_ms: u64) {
 }
 
 unsafe extern "C" fn service(instance: *const (), request: FfiRequest) -> FfiFuture {
-    // SAFETY: the container holds a lease, so that `destroy` is not called before the future is dropped.
-    let this = unsafe { running(instance) };
+    // SAFETY: as long as `'static` in practice: the container keeps a lease as long as it has the future or a body, and calls
+    // `destroy` only when all leases are back (see `Module::destroy`).
+    let this: &'static Running = unsafe { running(instance) };
     let id: Arc<str> = request.text(|h| h.id).into();
-    FfiFuture::new(Answer {
-        state: State::New(request, this.app.clone(), this.context.clone()),
-        runtime: this.runtime.handle().clone(),
-        id,
-    })
+    FfiFuture::new(Answer { state: State::New(request), this, id })
 }
 
 /// A request being answered: polled, and dropped, inside the module's runtime.
 struct Answer {
     state: State,
-    runtime: Handle,
+    this: &'static Running,
     id: Arc<str>,
 }
 
 enum State {
-    New(FfiRequest, Arc<dyn Application>, Arc<ServletContext>),
+    New(FfiRequest),
     Running(BoxFuture<'static, Response>),
     Done,
 }
@@ -183,31 +223,35 @@ impl Future for Answer {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FfiResponse> {
         let this = &mut *self;
-        let _inside = this.runtime.enter();
+        let running = this.this;
+        let runtime = running.runtime.handle();
+        stay_inside(runtime);
         for_request(&this.id, || {
             if let State::New(..) = this.state
-                && let State::New(request, app, context) = std::mem::replace(&mut this.state, State::Done)
+                && let State::New(request) = std::mem::replace(&mut this.state, State::Done)
             {
-                match ffi::request(request, this.id.clone(), &context) {
-                    Ok(request) => this.state = State::Running(app.call(request)),
+                let context = &running.contexts[slot() % running.contexts.len()];
+                match ffi::request(request, this.id.clone(), context) {
+                    Ok(request) => this.state = State::Running(running.app.call(request)),
                     Err(error) => {
                         tracing::warn!("the request can't be represented: {error}");
                         let bad = Response::status(http::StatusCode::BAD_REQUEST);
-                        return Poll::Ready(ffi::response(bad, &this.runtime, this.id.clone()));
+                        return Poll::Ready(ffi::response(bad, runtime, this.id.clone()));
                     }
                 }
             }
             let State::Running(future) = &mut this.state else { return Poll::Pending };
             let Poll::Ready(response) = future.as_mut().poll(cx) else { return Poll::Pending };
             this.state = State::Done;
-            Poll::Ready(ffi::response(response, &this.runtime, this.id.clone()))
+            Poll::Ready(ffi::response(response, runtime, this.id.clone()))
         })
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        let _inside = self.runtime.enter();
-        for_request(&self.id, || self.state = State::Done);
+        stay_inside(self.this.runtime.handle());
+        let id = self.id.clone();
+        for_request(&id, || self.state = State::Done);
     }
 }

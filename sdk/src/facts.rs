@@ -8,6 +8,11 @@ use http::Uri;
 
 use crate::ServletContext;
 
+/// The context behind a second reference count, which may be a thread's own: a count that all threads share is passed
+/// between processors with every request.
+#[allow(clippy::redundant_allocation)]
+pub(crate) type LocalContext = Arc<Arc<ServletContext>>;
+
 /// What the container says of a request beside the HTTP message itself.
 #[derive(Debug, Clone)]
 #[doc(hidden)]
@@ -32,8 +37,8 @@ pub struct RequestFacts {
     pub authority: Box<str>,
     /// Request id.
     pub id: Arc<str>,
-    /// The application's surroundings.
-    pub context: Arc<ServletContext>,
+    /// The application's surroundings; twice behind a reference count, for the outer one may be a thread's own.
+    pub context: Arc<Arc<ServletContext>>,
 }
 
 /// The target a mounted application sees: the canonical encoded path without the context path, at least `/`, and the query.

@@ -14,16 +14,14 @@ use wharf_abi::{
 };
 
 use crate::body::BodyKind;
+use crate::entry::stay_inside;
+use crate::facts::LocalContext;
 use crate::log::for_request;
 use crate::request::{RequestFacts, target_in_context};
-use crate::{Body, BoxError, Request, Response, ServletContext};
+use crate::{Body, BoxError, Request, Response};
 
 /// Makes a request of what the container handed over.
-pub(crate) fn request(
-    mut ffi: FfiRequest,
-    id: Arc<str>,
-    context: &Arc<ServletContext>,
-) -> Result<Request, http::Error> {
+pub(crate) fn request(mut ffi: FfiRequest, id: Arc<str>, context: &LocalContext) -> Result<Request, http::Error> {
     let head = ffi.head();
     let query = head.has_query.then(|| ffi.text(|h| h.query));
     let (mut parts, ()) = http::Request::new(()).into_parts();
@@ -164,7 +162,7 @@ impl Outgoing {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Frame> {
         let Self { stream, runtime, id } = self;
         let Some(stream) = stream else { return Poll::Ready(Frame::End) };
-        let _inside = runtime.enter();
+        stay_inside(runtime);
         for_request(id, || stream.as_mut().poll_frame(cx)).map(|frame| match frame {
             None => Frame::End,
             Some(Err(error)) => Frame::Error(error.to_string().into()),
@@ -185,7 +183,7 @@ impl Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        let _inside = self.runtime.enter();
+        stay_inside(&self.runtime);
         for_request(&self.id, || self.stream = None);
     }
 }

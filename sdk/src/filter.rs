@@ -121,7 +121,7 @@ where
 pub(crate) trait AnyFilter: Send + Sync + 'static {
     fn init<'a>(&'a self, config: &'a FilterConfig) -> BoxFuture<'a, Result<(), BoxError>>;
     fn destroy(&self) -> BoxFuture<'_, ()>;
-    fn filter(self: Arc<Self>, request: Request, next: Next) -> BoxFuture<'static, Result<Response, Error>>;
+    fn filter(&self, request: Request, next: Next) -> BoxFuture<'_, Result<Response, Error>>;
 }
 
 impl<F: Filter> AnyFilter for F {
@@ -133,7 +133,7 @@ impl<F: Filter> AnyFilter for F {
         Box::pin(Filter::destroy(self))
     }
 
-    fn filter(self: Arc<Self>, request: Request, next: Next) -> BoxFuture<'static, Result<Response, Error>> {
-        Box::pin(async move { Filter::filter(&*self, request, next).await })
+    fn filter(&self, request: Request, next: Next) -> BoxFuture<'_, Result<Response, Error>> {
+        Box::pin(Filter::filter(self, request, next))
     }
 }

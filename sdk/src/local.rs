@@ -54,7 +54,7 @@ impl Local {
 
     pub(crate) async fn call(&self, request: http::Request<Body>, peer: Peer) -> Response {
         match self.map(request, peer) {
-            Ok(request) => Arc::clone(&self.application).call(request).await,
+            Ok(request) => self.application.call(request).await,
             Err(response) => *response,
         }
     }
@@ -97,7 +97,7 @@ impl Local {
             secure: false,
             authority: authority.or_else(host).unwrap_or_default().into(),
             id: format!("local-{number}").into(),
-            context: Arc::clone(&self.context),
+            context: Arc::new(Arc::clone(&self.context)),
             request_uri: request_uri.clone(),
         };
         parts.uri = target_in_context(&path.encoded, context_path, parts.uri.query())

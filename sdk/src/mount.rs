@@ -51,7 +51,7 @@ where
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn call(self: Arc<Self>, request: Request) -> BoxFuture<'static, Response> {
+    fn call(&self, request: Request) -> BoxFuture<'_, Response> {
         Box::pin(answer(move || async move { self.answer(request).await.unwrap_or_else(Error::into_response) }))
     }
 

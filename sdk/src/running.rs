@@ -4,7 +4,7 @@ use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
 
 use crate::application::{Application, BoxFuture, ServletInfo, answer};
@@ -67,6 +67,7 @@ pub(crate) struct Running {
     listeners: Vec<Arc<dyn AnyListener>>,
     attributes: Vec<Arc<dyn Any + Send + Sync>>,
     started: Mutex<Option<Started>>,
+    this: Weak<Self>,
 }
 
 impl Running {
@@ -75,8 +76,15 @@ impl Running {
         filters: Vec<FilterEntry>,
         listeners: Vec<Arc<dyn AnyListener>>,
         attributes: Vec<Arc<dyn Any + Send + Sync>>,
-    ) -> Self {
-        Self { servlets, filters, listeners, attributes, started: Mutex::new(None) }
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            servlets,
+            filters,
+            listeners,
+            attributes,
+            started: Mutex::new(None),
+            this: this.clone(),
+        })
     }
 
     async fn start_parts(&self, started: &mut Started) -> Result<(), Failed> {
@@ -155,14 +163,18 @@ impl Application for Running {
         })
     }
 
-    fn call(self: Arc<Self>, request: Request) -> BoxFuture<'static, Response> {
+    fn call(&self, request: Request) -> BoxFuture<'_, Response> {
         let Some(entry) = self.servlets.get(request.servlet_index()) else {
             return Box::pin(std::future::ready(Response::status(http::StatusCode::NOT_FOUND)));
         };
         if self.filters.is_empty() {
-            return Arc::clone(&entry.servlet).answer(request);
+            return entry.servlet.answer(request);
         }
-        let chain = Chain { app: self, at: 0 };
+        // Filters are handed the rest of the chain to keep: it must own the application.
+        let Some(app) = self.this.upgrade() else {
+            return Box::pin(std::future::ready(Response::status(http::StatusCode::SERVICE_UNAVAILABLE)));
+        };
+        let chain = Chain { app, at: 0 };
         Box::pin(answer(move || async move { chain.run(request).await.unwrap_or_else(Error::into_response) }))
     }
 
@@ -190,10 +202,10 @@ impl Chain {
         };
         let mut rest = self.app.filters.iter().enumerate().skip(self.at);
         match rest.find(|(_, filter)| filter.stands_before(&request, entry)) {
-            None => Arc::clone(&entry.servlet).service(request).await,
+            None => entry.servlet.service(request).await,
             Some((at, FilterEntry { filter, .. })) => {
                 let next = Next(Self { app: Arc::clone(&self.app), at: at + 1 });
-                Arc::clone(filter).filter(request, next).await
+                filter.filter(request, next).await
             }
         }
     }

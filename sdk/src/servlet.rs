@@ -205,9 +205,9 @@ pub(crate) trait AnyServlet: Send + Sync + 'static {
     fn init<'a>(&'a self, config: &'a ServletConfig) -> BoxFuture<'a, Result<(), BoxError>>;
     fn destroy(&self) -> BoxFuture<'_, ()>;
     /// With errors and panics turned into responses.
-    fn answer(self: Arc<Self>, request: Request) -> BoxFuture<'static, Response>;
+    fn answer(&self, request: Request) -> BoxFuture<'_, Response>;
     /// With errors left for filters to see.
-    fn service(self: Arc<Self>, request: Request) -> BoxFuture<'static, Result<Response, Error>>;
+    fn service(&self, request: Request) -> BoxFuture<'_, Result<Response, Error>>;
 }
 
 impl<S: Servlet> AnyServlet for S {
@@ -219,14 +219,14 @@ impl<S: Servlet> AnyServlet for S {
         Box::pin(Servlet::destroy(self))
     }
 
-    fn answer(self: Arc<Self>, request: Request) -> BoxFuture<'static, Response> {
+    fn answer(&self, request: Request) -> BoxFuture<'_, Response> {
         Box::pin(answer(
-            move || async move { Servlet::service(&*self, request).await.unwrap_or_else(Error::into_response) },
+            move || async move { Servlet::service(self, request).await.unwrap_or_else(Error::into_response) },
         ))
     }
 
-    fn service(self: Arc<Self>, request: Request) -> BoxFuture<'static, Result<Response, Error>> {
-        Box::pin(async move { Servlet::service(&*self, request).await })
+    fn service(&self, request: Request) -> BoxFuture<'_, Result<Response, Error>> {
+        Box::pin(Servlet::service(self, request))
     }
 }
 

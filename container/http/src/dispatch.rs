@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use http::header::{ALLOW, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
-use wharf_kernel::{AppCounters, Body, Connection, Exchange, Lookup, PathElements, ResponseFuture, Route, Routes};
+use wharf_kernel::counters::LocalCounts;
+use wharf_kernel::{Body, Connection, Exchange, Lookup, PathElements, ResponseFuture, Route, Routes};
 use wharf_mapping::{CanonicalPath, canonicalise};
 
 use crate::{check, error_page};
@@ -16,7 +17,7 @@ const TRIES: usize = 1000;
 /// What becomes of a request.
 pub(crate) enum Dispatched {
     /// An application answers.
-    Endpoint(ResponseFuture, Arc<AppCounters>),
+    Endpoint(ResponseFuture, LocalCounts),
     /// The container answers.
     Answer(Response<Body>),
 }
@@ -69,7 +70,7 @@ pub(crate) fn dispatch(
             return Dispatched::Answer(page(StatusCode::NOT_FOUND, ""));
         };
         let Some(lease) = route.gate.try_lease() else { continue };
-        let counters = route.counters.clone();
+        let counters = route.counters.local().clone();
         counters.begin();
         let exchange =
             Exchange { path: elements, authority, connection: connection.clone(), id: id.clone(), lease, request };

@@ -9,7 +9,8 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use wharf_kernel::{AccessRecord, AppCounters, Body, BoxError};
+use wharf_kernel::counters::LocalCounts;
+use wharf_kernel::{AccessRecord, Body, BoxError};
 
 use crate::request_body::Progress;
 use crate::worker::Shared;
@@ -19,7 +20,7 @@ pub(crate) struct Tail {
     /// The worker's, not the pipeline's: a count that all workers share would be passed between processors all the time.
     pub(crate) worker: Arc<Shared>,
     pub(crate) began: Instant,
-    pub(crate) app: Option<Arc<AppCounters>>,
+    pub(crate) app: Option<LocalCounts>,
     pub(crate) status: u16,
     pub(crate) sent: u64,
     pub(crate) received: Option<Arc<Progress>>,

@@ -293,7 +293,9 @@ fn every_request_is_counted_and_written_down() {
     assert_eq!(lines, [(200, "/x?q".to_owned(), true, false), (400, "/..".to_owned(), false, false)]);
     assert_eq!(log[0].user_agent.as_ref().unwrap(), "test");
     assert_ne!(log[0].id, log[1].id);
-    let app = log[0].app.as_ref().unwrap();
+    let table = running.pipeline.routes.load();
+    let app = &table.routes()[0].counters;
+    assert_eq!(*log[0].app.as_ref().unwrap().app, app.app);
     assert_eq!((app.by_class(), app.bytes_in(), app.in_flight()), ([0, 1, 0, 0, 0], 3, 0));
     assert_eq!(app.bytes_out(), log[0].bytes);
     assert_eq!(running.pipeline.counters.unmapped_by_class(), [0, 0, 0, 1, 0]);

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, Uri};
 
-use crate::counters::AppCounters;
+use crate::counters::LocalCounts;
 
 /// One finished request. Cheap to make: text is shared with the request, nothing is formatted yet.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub struct AccessRecord {
     /// Request id.
     pub id: Arc<str>,
     /// Counters of the application that answered: they name it. `None` where none did.
-    pub app: Option<Arc<AppCounters>>,
+    pub app: Option<LocalCounts>,
     /// True when the response broke off before its end.
     pub aborted: bool,
 }

@@ -1,9 +1,11 @@
 //! What is counted for each application. The counters outlive a generation: a redeploy goes on with the same ones.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::AppId;
+use crate::per_thread::{Alone, PerThread};
 
 /// Upper bounds of the duration histogram, in seconds.
 pub const DURATION_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
@@ -12,29 +14,39 @@ pub const DURATION_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.0
 const BOUNDS_US: [u64; 12] =
     [500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000, 30_000_000];
 
-/// The counters of one application. All methods are lock-free.
+/// The counters of one application: a set for each thread, added up when they are read.
 #[derive(Debug)]
 pub struct AppCounters {
     /// Whose they are.
     pub app: AppId,
+    sets: PerThread<Counts>,
+}
+
+/// The counters of one application that one thread uses. All methods are lock-free.
+#[derive(Debug)]
+pub struct Counts {
+    /// Whose they are.
+    pub app: Arc<AppId>,
     classes: [AtomicU64; 5],
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
-    in_flight: AtomicU64,
+    begun: AtomicU64,
     sum_us: AtomicU64,
     /// One for each bound, and one for what is above the last.
     buckets: [AtomicU64; 13],
 }
 
-impl AppCounters {
-    /// Counters at zero.
-    pub fn new(app: AppId) -> Self {
+/// One thread's [`Counts`]: to be cloned for each request.
+pub type LocalCounts = Arc<Alone<Counts>>;
+
+impl Counts {
+    fn new(app: Arc<AppId>) -> Self {
         Self {
             app,
             classes: Default::default(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
-            in_flight: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             sum_us: AtomicU64::new(0),
             buckets: Default::default(),
         }
@@ -42,12 +54,11 @@ impl AppCounters {
 
     /// A request has begun.
     pub fn begin(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A request that had begun is over: its last body byte is sent, or it broke off.
     pub fn end(&self, status: u16, bytes_in: u64, bytes_out: u64, duration: Duration) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
         let class = usize::from((status / 100).clamp(1, 5)) - 1;
         self.classes[class].fetch_add(1, Ordering::Relaxed);
         if bytes_in > 0 {
@@ -59,10 +70,27 @@ impl AppCounters {
         let bucket = BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(BOUNDS_US.len());
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
     }
+}
+
+impl AppCounters {
+    /// Counters at zero.
+    pub fn new(app: AppId) -> Self {
+        let shared = Arc::new(app.clone());
+        Self { app, sets: PerThread::new(|| Counts::new(shared.clone())) }
+    }
+
+    /// This thread's set.
+    pub fn local(&self) -> &LocalCounts {
+        self.sets.local()
+    }
+
+    fn sum(&self, of: impl Fn(&Counts) -> &AtomicU64) -> u64 {
+        self.sets.iter().map(|set| of(set).load(Ordering::Relaxed)).sum()
+    }
 
     /// Requests that ended, by status class: 1xx to 5xx.
     pub fn by_class(&self) -> [u64; 5] {
-        std::array::from_fn(|i| self.classes[i].load(Ordering::Relaxed))
+        std::array::from_fn(|i| self.sum(|set| &set.classes[i]))
     }
 
     /// Requests that ended.
@@ -72,28 +100,30 @@ impl AppCounters {
 
     /// Requests that have begun and not ended.
     pub fn in_flight(&self) -> u64 {
-        self.in_flight.load(Ordering::Relaxed)
+        // What ends while this adds up must not be missing from what has begun.
+        let ended = self.requests();
+        self.sum(|set| &set.begun).saturating_sub(ended)
     }
 
     /// Content bytes received.
     pub fn bytes_in(&self) -> u64 {
-        self.bytes_in.load(Ordering::Relaxed)
+        self.sum(|set| &set.bytes_in)
     }
 
     /// Content bytes sent.
     pub fn bytes_out(&self) -> u64 {
-        self.bytes_out.load(Ordering::Relaxed)
+        self.sum(|set| &set.bytes_out)
     }
 
     /// How long all requests took together.
     pub fn total_duration(&self) -> Duration {
-        Duration::from_micros(self.sum_us.load(Ordering::Relaxed))
+        Duration::from_micros(self.sum(|set| &set.sum_us))
     }
 
     /// Requests that ended by duration: one number for each of [`DURATION_BUCKETS`] (not cumulative), the last for what
     /// took longer.
     pub fn durations(&self) -> [u64; 13] {
-        std::array::from_fn(|i| self.buckets[i].load(Ordering::Relaxed))
+        std::array::from_fn(|i| self.sum(|set| &set.buckets[i]))
     }
 }
 
@@ -170,9 +200,9 @@ mod tests {
         let app = AppId { host: "default".into(), path: ContextPath::root(), version: Version::default() };
         let counters = AppCounters::new(app);
         for (status, us) in [(200, 400), (204, 500), (404, 501), (599, 31_000_000), (101, 0)] {
-            counters.begin();
+            counters.local().begin();
             assert_eq!(counters.in_flight(), 1);
-            counters.end(status, 1, 10, Duration::from_micros(us));
+            counters.local().end(status, 1, 10, Duration::from_micros(us));
         }
         assert_eq!(counters.by_class(), [1, 2, 0, 1, 1]);
         assert_eq!(

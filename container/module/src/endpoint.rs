@@ -16,6 +16,7 @@ use wharf_abi::{
     FfiBody, FfiBytes, FfiFuture, FfiRequest, FfiResponse, FfiResponseBody, Frame, Header, ModuleRef, Outcome,
     PollFrame, RawStr, RequestHead, Trailer,
 };
+use wharf_kernel::per_thread::{Alone, PerThread};
 use wharf_kernel::{Body, BoxError, Endpoint, Exchange, Hold, Lease, PathElements, ResponseFuture};
 
 use crate::loaded::InstancePtr;
@@ -34,12 +35,12 @@ pub(crate) struct Handles {
 pub(crate) struct ModuleEndpoint {
     pub(crate) module: ModuleRef,
     pub(crate) instance: InstancePtr,
-    pub(crate) handles: Arc<Handles>,
+    pub(crate) handles: PerThread<Handles>,
 }
 
 impl Endpoint for ModuleEndpoint {
     fn call(&self, exchange: Exchange) -> ResponseFuture {
-        let (request, lease) = cross(exchange, &self.handles);
+        let (request, lease) = cross(exchange, self.handles.local());
         // SAFETY: an instance of this module, started and not stopped: the lease says so.
         let future = unsafe { self.module.service()(self.instance.0, request) };
         Box::pin(InModule { future, lease: Some(lease) })
@@ -55,10 +56,10 @@ struct Outside {
     id: Arc<str>,
     headers: Vec<Header>,
     head: Option<RequestHead>,
-    handles: Arc<Handles>,
+    handles: Arc<Alone<Handles>>,
 }
 
-fn cross(exchange: Exchange, handles: &Arc<Handles>) -> (FfiRequest, Lease) {
+fn cross(exchange: Exchange, handles: &Arc<Alone<Handles>>) -> (FfiRequest, Lease) {
     let Exchange { request, path, authority, connection, id, lease } = exchange;
     let (parts, body) = request.into_parts();
     let body = (!body.is_end_stream()).then(|| {
@@ -143,7 +144,7 @@ impl Wake for Revocable {
 struct RequestBody {
     body: Body,
     waker: Arc<Revocable>,
-    handles: Arc<Handles>,
+    handles: Arc<Alone<Handles>>,
 }
 
 impl PollFrame for RequestBody {

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use wharf_kernel::launch::{Description, Launched, Retirement, Servlet};
+use wharf_kernel::per_thread::PerThread;
 use wharf_kernel::workers::Workers;
 use wharf_kernel::{Endpoint, Gate, Hold};
 
@@ -43,7 +44,7 @@ pub(crate) struct Generation {
     servlets: Vec<Servlet>,
     gate: Gate,
     idle: Arc<Idle>,
-    handles: Arc<Handles>,
+    handles: PerThread<Handles>,
     endpoint: Arc<ModuleEndpoint>,
     loaded: Mutex<Loaded>,
     workers: Arc<dyn Workers>,
@@ -61,7 +62,7 @@ impl Generation {
     ) -> Option<Self> {
         let (module, instance) = loaded.service()?;
         let idle = Arc::<Idle>::default();
-        let handles = Arc::<Handles>::default();
+        let handles = PerThread::new(Handles::default);
         let gate = Gate::new({
             let idle = idle.clone();
             move || idle.tell()
@@ -88,8 +89,11 @@ impl Generation {
             return Retirement { held_by: held_by.into_iter().flatten().collect(), ..Retirement::default() };
         }
         let mut retirement = self.loaded().unload(&*self.workers, self.stop_timeout);
-        for (count, what) in [(&self.handles.requests, "request"), (&self.handles.bodies, "request body")] {
-            let left = count.load(Ordering::Relaxed);
+        let sum = |of: fn(&Handles) -> &AtomicU64| {
+            // Taken on one thread and given back on another: only the sum means anything.
+            self.handles.iter().fold(0_u64, |sum, handles| sum.wrapping_add(of(handles).load(Ordering::Relaxed)))
+        };
+        for (left, what) in [(sum(|h| &h.requests), "request"), (sum(|h| &h.bodies), "request body")] {
             if retirement.unmapped && left > 0 {
                 retirement.notes.push(format!("it never gave back {}", plural(left, what)));
             }

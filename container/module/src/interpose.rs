@@ -355,6 +355,7 @@ pub fn threads_in(extent: &Range<usize>) -> Vec<String> {
 pub fn keep() {
     crate::descriptors::keep();
     crate::signals::keep();
+    crate::exit::keep();
     std::hint::black_box((
         __cxa_thread_atexit_impl as *const (),
         pthread_key_create as *const (),

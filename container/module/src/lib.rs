@@ -10,6 +10,7 @@
 
 mod descriptors;
 mod endpoint;
+mod exit;
 mod generation;
 mod heap;
 mod host;

@@ -1,15 +1,17 @@
 //! An opened shared library: where it lies, and the proof that it is gone.
 
 use std::ffi::{CStr, c_void};
+use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
 
-/// A library that this process has opened.
+/// A library that this process has opened. Dropping it leaves it open: threads of it may still run. Only [`Library::close`]
+/// closes it.
 pub(crate) struct Library {
-    handle: Handle,
+    handle: ManuallyDrop<Handle>,
     path: PathBuf,
     extent: Range<usize>,
 }
@@ -26,7 +28,7 @@ impl Library {
             other => other.to_string(),
         })?;
         let extent = mapped(path).ok_or("the dynamic linker does not list it after loading it")?;
-        Ok(Self { handle, path: path.to_owned(), extent })
+        Ok(Self { handle: ManuallyDrop::new(handle), path: path.to_owned(), extent })
     }
 
     /// The addresses from its first to its last loaded segment.
@@ -52,7 +54,7 @@ impl Library {
     /// Nothing may use its code or data after this.
     pub(crate) unsafe fn close(self) -> bool {
         let Self { handle, path, .. } = self;
-        let closed = handle.close().is_ok();
+        let closed = ManuallyDrop::into_inner(handle).close().is_ok();
         closed && mapped(&path).is_none()
     }
 }

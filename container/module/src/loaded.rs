@@ -48,7 +48,7 @@ pub(crate) struct Loaded {
     /// Set when the library was closed and the dynamic linker kept it.
     kept: bool,
     heap: Option<Heap>,
-    host: Box<HostContext>,
+    host: Arc<HostContext>,
     module: Option<ModuleRef>,
     instance: Option<InstancePtr>,
     started: bool,
@@ -86,7 +86,7 @@ impl Loaded {
     /// See [`Library::open`].
     pub(crate) unsafe fn open(file: &Path, plan: &Plan, version: String) -> Result<Self, Failed> {
         let heap = Heap::new();
-        let host = Box::new(HostContext {
+        let host = Arc::new(HostContext {
             app: plan.id.to_string(),
             version,
             generation: plan.generation,
@@ -385,6 +385,15 @@ fn difference(report: &str) -> String {
     let errors = report.rfind("\nError:").map_or(report, |at| &report[at..]);
     let lines: Vec<&str> = errors.lines().map(str::trim).filter(|l| !l.is_empty()).take(24).collect();
     lines.join(" ")
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        if self.library.is_some() || self.kept {
+            // What is still mapped may still call the container: its functions' context stays, too.
+            std::mem::forget(self.host.clone());
+        }
+    }
 }
 
 fn refused(failure: Failure) -> Refusal {

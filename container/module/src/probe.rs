@@ -239,13 +239,16 @@ impl<'a> Elf<'a> {
                 return Err(Refusal::new(Code::NewerGlibc, at(self.path, what)));
             }
         }
-        let mut elsewhere = HashSet::new();
-        let mut seen = HashSet::new();
+        let mut here = Here::default();
         for library in &imports.needed {
-            self.gather(library, &imports.search, &mut seen, &mut elsewhere)?;
+            self.gather(library, &imports.search, &mut here)?;
+        }
+        if here.unreadable {
+            // The dynamic linker knows better: it judges in the trial.
+            return Ok(());
         }
         for symbol in imports.symbols {
-            if !elsewhere.contains(&symbol) && !in_this_process(&symbol) {
+            if !here.has(&symbol) {
                 let what =
                     format!("'{}' is in none of: {}", String::from_utf8_lossy(&symbol), imports.needed.join(", "));
                 return Err(Refusal::new(Code::MissingSymbol, at(self.path, what)));
@@ -254,30 +257,75 @@ impl<'a> Elf<'a> {
         Ok(())
     }
 
-    /// Collects the exported symbols of a needed library that this process has not loaded, and of those that it needs.
-    fn gather(
-        &self,
-        library: &str,
-        search: &[PathBuf],
-        seen: &mut HashSet<String>,
-        symbols: &mut HashSet<Vec<u8>>,
-    ) -> Result<(), Refusal> {
-        if !seen.insert(library.to_owned()) || is_loaded(library) {
+    /// Finds a needed library, and those that it needs: among what this process has loaded, else as files.
+    fn gather(&self, library: &str, search: &[PathBuf], here: &mut Here) -> Result<(), Refusal> {
+        if !here.seen.insert(library.to_owned()) {
+            return Ok(());
+        }
+        if let Some(open) = OpenLibrary::find(library) {
+            here.open.push(open);
             return Ok(());
         }
         let candidate = search.iter().map(|dir| dir.join(library)).find(|p| p.is_file());
         let Some(path) = candidate else {
             return Err(Refusal::new(Code::MissingLibrary, at(self.path, format!("'{library}' was not found"))));
         };
-        // What can't be read here is left to the dynamic linker's judgement, in the trial.
-        let Ok(bytes) = fs::read(&path) else { return Ok(()) };
-        let Ok(elf) = Elf::parse(&path, &bytes) else { return Ok(()) };
-        let Ok(imports) = Imports::read(&elf) else { return Ok(()) };
-        symbols.extend(imports.exports);
-        for next in &imports.needed {
-            self.gather(next, search, seen, symbols)?;
+        let Ok(bytes) = fs::read(&path) else {
+            here.unreadable = true;
+            return Ok(());
+        };
+        match Elf::parse(&path, &bytes).and_then(|elf| Imports::read(&elf)) {
+            Ok(imports) => {
+                here.symbols.extend(imports.exports);
+                imports.needed.iter().try_for_each(|next| self.gather(next, search, here))
+            }
+            Err(_) => {
+                here.unreadable = true;
+                Ok(())
+            }
         }
-        Ok(())
+    }
+}
+
+/// Where a module's imports may be found.
+#[derive(Default)]
+struct Here {
+    seen: HashSet<String>,
+    open: Vec<OpenLibrary>,
+    symbols: HashSet<Vec<u8>>,
+    /// A needed library is there, but could not be read.
+    unreadable: bool,
+}
+
+impl Here {
+    fn has(&self, symbol: &[u8]) -> bool {
+        if self.symbols.contains(symbol) {
+            return true;
+        }
+        let Ok(name) = CString::new(symbol) else { return false };
+        // SAFETY: a NUL-terminated name; only whether there is an address is looked at.
+        let found = |handle| !unsafe { libc::dlsym(handle, name.as_ptr()) }.is_null();
+        // What the executable exports is found first; a library that only a module has loaded, only by its handle.
+        found(libc::RTLD_DEFAULT) || self.open.iter().any(|library| found(library.0))
+    }
+}
+
+/// A library that this process has loaded already.
+struct OpenLibrary(*mut libc::c_void);
+
+impl OpenLibrary {
+    fn find(library: &str) -> Option<Self> {
+        let name = CString::new(library).ok()?;
+        // SAFETY: RTLD_NOLOAD opens nothing that is not open already.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD) };
+        (!handle.is_null()).then(|| Self(handle))
+    }
+}
+
+impl Drop for OpenLibrary {
+    fn drop(&mut self) {
+        // SAFETY: the handle from `find`, given back once.
+        unsafe { libc::dlclose(self.0) };
     }
 }
 
@@ -398,25 +446,6 @@ fn newer_than_running(version: &str) -> bool {
         .strip_prefix("GLIBC_")
         .filter(|v| v.starts_with(|c: char| c.is_ascii_digit()))
         .is_some_and(|v| numbers(v) > numbers(&running_glibc()))
-}
-
-fn in_this_process(symbol: &[u8]) -> bool {
-    let Ok(name) = CString::new(symbol) else { return false };
-    // SAFETY: a NUL-terminated name; only whether there is an address is looked at.
-    !unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }.is_null()
-}
-
-fn is_loaded(library: &str) -> bool {
-    let Ok(name) = CString::new(library) else { return false };
-    // SAFETY: RTLD_NOLOAD opens nothing that is not open already; the handle is given back at once.
-    unsafe {
-        let handle = libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD);
-        if handle.is_null() {
-            return false;
-        }
-        libc::dlclose(handle);
-        true
-    }
 }
 
 /// Clears, in a copy of a module, the flag that would keep it mapped for ever (`DF_1_NODELETE`). Returns whether it was set.

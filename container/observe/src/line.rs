@@ -170,7 +170,6 @@ fn json(out: &mut String, record: &AccessRecord) -> std::fmt::Result {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use proptest::prelude::*;
@@ -194,7 +193,7 @@ pub(crate) mod tests {
             referer: None,
             user_agent: HeaderValue::from_bytes(agent).ok(),
             id: "00ff".into(),
-            app: Some(Arc::new(AppCounters::new(id))),
+            app: Some(AppCounters::new(id).local().clone()),
             aborted: false,
         }
     }

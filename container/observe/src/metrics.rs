@@ -210,10 +210,10 @@ mod tests {
             AppId { host: "default".into(), path: ContextPath::parse("/shop").unwrap(), version: Version::new("2") };
         let counters = Arc::new(AppCounters::new(id.clone()));
         for (status, ms) in [(200, 1), (204, 3), (500, 40_000)] {
-            counters.begin();
-            counters.end(status, 5, 10, Duration::from_millis(ms));
+            counters.local().begin();
+            counters.local().end(status, 5, 10, Duration::from_millis(ms));
         }
-        counters.begin();
+        counters.local().begin();
         let route = Route {
             id: id.clone(),
             generation: 1,

@@ -103,7 +103,8 @@ pub struct Module {
     pub service: unsafe extern "C" fn(instance: *const (), request: FfiRequest) -> FfiFuture,
     /// Stops it: each servlet's destroy, then the context listeners in reverse order. Blocks.
     pub stop: unsafe extern "C" fn(instance: *const ()) -> RResult<(), Failure>,
-    /// Shuts its runtime down, waiting at most so long for its threads, and frees it. Blocks. Called once, last.
+    /// Shuts its runtime down, waiting at most so long for its threads, and frees it. Blocks. Called once, last: when
+    /// every future and every body that `service` gave has been dropped.
     #[sabi(last_prefix_field)]
     pub destroy: unsafe extern "C" fn(instance: *const (), timeout_ms: u64),
 }

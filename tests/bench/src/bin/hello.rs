@@ -1,6 +1,7 @@
 //! 'Hello' by a servlet through the border, beside a plain axum program and bare hyper, in one run and in turns.
 //!
 //! `cargo run --release -p wharf-bench --bin hello`; needs wrk. Prints medians over the rounds and the ratios of each round.
+#![forbid(unsafe_code)]
 
 use std::process::{Command, ExitCode};
 

@@ -2,6 +2,7 @@
 //! load, and once their verdicts are kept.
 //!
 //! `cargo run --release -p wharf-bench --bin startup -- --modules 20`
+#![forbid(unsafe_code)]
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
