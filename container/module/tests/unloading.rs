@@ -169,6 +169,7 @@ impl Bench {
                     assert_eq!(self.pool.get(worker, &app, path, 0), (200, answer), "{path}");
                 }
                 assert_eq!(self.pool.get(worker, &app, "/word/wharf", 0), (200, "a word".to_owned()));
+                assert_eq!(self.pool.get(worker, &app, "/fetch", 0), (200, "fetched".to_owned()));
             }
             let retirement = app.retire(Duration::from_secs(2));
             assert_eq!(retirement.held_by, [""; 0], "generation {generation}");
