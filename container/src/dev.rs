@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -37,7 +38,7 @@ pub(crate) fn dev(global: &Global, args: &DevArgs) -> Result<ExitCode, Failure> 
     if dir.exists() {
         fs::remove_dir_all(&dir).map_err(failed)?;
     }
-    fs::create_dir_all(&dir).map_err(failed)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed)?;
     let dir = fs::canonicalize(&dir).map_err(failed)?;
     let workspaces = dev_build::discover(&args.paths).map_err(Failure::failed)?;
     let builder = Builder {

@@ -380,9 +380,10 @@ impl Deployer {
             generation.step(Event::Retire);
             Self::count(&self.stats.retired, 1);
             Self::count(&self.stats.left_bytes, retirement.left_bytes);
-            if retirement.left_blocks > 0 {
+            if retirement.left_blocks + retirement.left_descriptors > 0 {
                 tracing::info!(app = %generation.id, generation = number, bytes = retirement.left_bytes,
-                    blocks = retirement.left_blocks, "left on its heap, freed now");
+                    blocks = retirement.left_blocks, descriptors = retirement.left_descriptors,
+                    "left behind, freed and closed now");
             }
             self.leaving.swap_remove(at);
             if was_held {

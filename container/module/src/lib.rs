@@ -14,6 +14,7 @@ mod exit;
 mod generation;
 mod heap;
 mod host;
+mod imports;
 pub mod interpose;
 mod launcher;
 mod library;
