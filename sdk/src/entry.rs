@@ -1,6 +1,6 @@
 //! The module's side of the border: the functions that the container calls.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use abi_stable::library::RootModuleResult;
 use abi_stable::prefix_type::WithMetadata;
 use abi_stable::std_types::{RResult, RString};
-use tokio::runtime::{EnterGuard, Handle, Runtime};
+use tokio::runtime::Runtime;
 use wharf_abi::{
     CreateArgs, Failure, FailureKind, FfiFuture, FfiRequest, FfiResponse, Host, Instance, Module, ModuleRef, RawStr,
     ServletDecl,
@@ -134,30 +134,6 @@ unsafe extern "C" fn create<E: Entry>(host: Host, args: *const CreateArgs) -> RR
     })
 }
 
-/// Makes the module's runtime the one that `tokio::spawn`, timers and sockets use on this thread, for as long as the module
-/// is loaded.
-///
-/// The thread is the container's, but tokio's thread-locals here are this module's own: nobody else sees that it stays
-/// inside. Entering once and not for each poll spares two changes of a reference count that all threads share. The guard
-/// goes with the thread-locals, when the container runs their destructors before it unloads the module.
-pub(crate) fn stay_inside(runtime: &Handle) {
-    thread_local! {
-        /// Const and without a destructor.
-        static INSIDE: Cell<bool> = const { Cell::new(false) };
-        static GUARD: RefCell<Option<EnterGuard<'static>>> = const { RefCell::new(None) };
-    }
-    if !INSIDE.get() {
-        // First the guard, whose making registers tokio's own thread-locals, then the place for it: destructors run in
-        // reverse order, and the guard's needs tokio's.
-        let guard = runtime.enter();
-        // SAFETY: the guard has a handle of its own; the lifetime only keeps guards from outliving the runtime by mistake,
-        // and leaving a runtime that has been shut down is sound.
-        let guard = unsafe { std::mem::transmute::<EnterGuard<'_>, EnterGuard<'static>>(guard) };
-        GUARD.set(Some(guard));
-        INSIDE.set(true);
-    }
-}
-
 /// # Safety
 /// `instance` must be what `create` gave, and not destroyed for `'a`.
 unsafe fn running<'a>(instance: *const ()) -> &'a Running {
@@ -225,7 +201,7 @@ impl Future for Answer {
         let this = &mut *self;
         let running = this.this;
         let runtime = running.runtime.handle();
-        stay_inside(runtime);
+        let _inside = runtime.enter();
         for_request(&this.id, || {
             if let State::New(..) = this.state
                 && let State::New(request) = std::mem::replace(&mut this.state, State::Done)
@@ -250,7 +226,7 @@ impl Future for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        stay_inside(self.this.runtime.handle());
+        let _inside = self.this.runtime.enter();
         let id = self.id.clone();
         for_request(&id, || self.state = State::Done);
     }

@@ -14,7 +14,6 @@ use wharf_abi::{
 };
 
 use crate::body::BodyKind;
-use crate::entry::stay_inside;
 use crate::facts::LocalContext;
 use crate::log::for_request;
 use crate::request::{RequestFacts, target_in_context};
@@ -162,7 +161,7 @@ impl Outgoing {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Frame> {
         let Self { stream, runtime, id } = self;
         let Some(stream) = stream else { return Poll::Ready(Frame::End) };
-        stay_inside(runtime);
+        let _inside = runtime.enter();
         for_request(id, || stream.as_mut().poll_frame(cx)).map(|frame| match frame {
             None => Frame::End,
             Some(Err(error)) => Frame::Error(error.to_string().into()),
@@ -183,7 +182,7 @@ impl Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        stay_inside(&self.runtime);
+        let _inside = self.runtime.enter();
         for_request(&self.id, || self.stream = None);
     }
 }

@@ -43,7 +43,7 @@ impl Endpoint for ModuleEndpoint {
         let (request, lease) = cross(exchange, self.handles.local());
         // SAFETY: an instance of this module, started and not stopped: the lease says so.
         let future = unsafe { self.module.service()(self.instance.0, request) };
-        Box::pin(InModule { future, lease: Some(lease) })
+        Box::pin(InModule { future: Some(future), lease: Some(lease) })
     }
 }
 
@@ -176,9 +176,10 @@ impl Drop for RequestBody {
     }
 }
 
-/// The module's future, polled on the container's thread. The future goes before the lease.
+/// The module's future, polled on the container's thread. The future goes before the lease, always: dropping it is a call
+/// into the module.
 struct InModule {
-    future: FfiFuture,
+    future: Option<FfiFuture>,
     lease: Option<Lease>,
 }
 
@@ -186,14 +187,18 @@ impl Future for InModule {
     type Output = Response<Body>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = match self.future.poll(cx) {
-            Outcome::Pending => return Poll::Pending,
-            Outcome::Ready(response) => match self.lease.take() {
-                Some(lease) => back(response, lease),
-                // Polled after it was ready, which no caller does.
-                None => Err("polled after completion".into()),
-            },
-            Outcome::Panicked => Err("the application panicked".into()),
+        let outcome = match &mut self.future {
+            Some(future) => future.poll(cx),
+            // Polled after it was ready, which no caller does.
+            None => return Poll::Pending,
+        };
+        if let Outcome::Pending = outcome {
+            return Poll::Pending;
+        }
+        self.future = None;
+        let response = match (outcome, self.lease.take()) {
+            (Outcome::Ready(response), Some(lease)) => back(lease, response),
+            _ => Err("the application panicked".into()),
         };
         Poll::Ready(response.unwrap_or_else(|what: BoxError| {
             tracing::debug!("answered with 500: {what}");
@@ -205,7 +210,9 @@ impl Future for InModule {
 }
 
 /// Takes a module's response over. Nothing of the module is held after it but the body, with its lease.
-fn back(mut ffi: FfiResponse, lease: Lease) -> Result<Response<Body>, BoxError> {
+///
+/// The lease comes first among the parameters, so that it is dropped last: letting the response go is a call into the module.
+fn back(lease: Lease, mut ffi: FfiResponse) -> Result<Response<Body>, BoxError> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::from_u16(ffi.status)?;
     let headers = response.headers_mut();

@@ -53,6 +53,11 @@ impl Server {
         Ok(Self { child, address })
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -91,7 +91,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     std::fs::create_dir(&deploy)?;
     drop_in(&files[0], &deploy)?;
     let log = std::fs::File::create(folder.path().join("log"))?;
-    let server = Server::start(
+    let mut server = Server::start(
         Command::new(release.join("wharf"))
             .args([
                 "run",
@@ -138,7 +138,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
             let answered = generation(&body).ok_or_else(|| format!("status {status}: {body}"))?;
             Ok((answered > last).then_some(answered))
         })
-        .map_err(|e| format!("redeploy {number}: {e}"))?;
+        .map_err(|e| {
+            let log = std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+            format!("redeploy {number}: {e}; the server: {:?}; its log:\n{log}", server.ended())
+        })?;
         latencies.push(renamed.elapsed().as_secs_f64() * 1e3);
         if number == arguments.base {
             base = server.resident_kib()?;
