@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
 use tower_service::Service;
+pub(crate) use wharf_abi::contain;
 
 use crate::mount::Mounted;
 use crate::{App, Body, BoxError, Request, Response, ServletContext};
@@ -185,17 +185,4 @@ where
 
 fn panicked() -> Response {
     Response::status(StatusCode::INTERNAL_SERVER_ERROR)
-}
-
-/// Runs `f`; a panic ends here. A payload whose drop panics too is leaked.
-pub(crate) fn contain<R>(f: impl FnOnce() -> R) -> Option<R> {
-    match catch_unwind(AssertUnwindSafe(f)) {
-        Ok(value) => Some(value),
-        Err(payload) => {
-            if let Err(second) = catch_unwind(AssertUnwindSafe(move || drop(payload))) {
-                std::mem::forget(second);
-            }
-            None
-        }
-    }
 }

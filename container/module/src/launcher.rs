@@ -81,12 +81,17 @@ fn copies(state_dir: &Path) -> PathBuf {
     state_dir.join("generations")
 }
 
+/// Where the process with this id puts the private copy of a module.
+pub(crate) fn copy_path(folder: &Path, plan: &Plan, pid: u32) -> PathBuf {
+    let stem: String =
+        plan.id.path.display().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    folder.join(format!("{}.{}.{}.so", stem.trim_start_matches('_'), plan.generation, pid))
+}
+
 /// Writes the private copy of a module: under a name that no generation had, and without the flag that would pin it.
 pub(crate) fn write_copy(folder: &Path, plan: &Plan, bytes: &mut [u8]) -> Result<(PathBuf, bool), Refusal> {
     let cleared = probe::clear_nodelete(bytes);
-    let stem: String =
-        plan.id.path.display().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    let path = folder.join(format!("{}.{}.{}.so", stem.trim_start_matches('_'), plan.generation, std::process::id()));
+    let path = copy_path(folder, plan, std::process::id());
     let written = fs::OpenOptions::new().write(true).create_new(true).mode(0o500).open(&path).and_then(|mut file| {
         use std::io::Write;
         file.write_all(bytes)

@@ -20,7 +20,7 @@ use wharf_kernel::refusal::{Code, Refusal};
 use wharf_kernel::workers::NoWorkers;
 use wharf_kernel::{AppId, ContextPath, Version};
 
-use crate::launcher::{load_and_start, write_copy};
+use crate::launcher::{copy_path, load_and_start, write_copy};
 use crate::probe;
 
 /// The argument by which the container's program is told to be the child.
@@ -106,7 +106,7 @@ fn attempt(program: &Path, order: &Order, timeout: Duration) -> Result<Vec<Servl
         })
     });
     let status = wait(child, timeout);
-    let _ = fs::remove_file(copy_of(order, pid));
+    let _ = fs::remove_file(copy_path(&order.copies, &plan_of(order), pid));
     let (doing, end) = read_report(&order.report);
     let said = || {
         // A grandchild may keep the pipe open: what is there is read only when the child ended by itself.
@@ -128,13 +128,6 @@ fn attempt(program: &Path, order: &Order, timeout: Duration) -> Result<Vec<Servl
             ),
         }),
     }
-}
-
-fn copy_of(order: &Order, pid: u32) -> PathBuf {
-    let plan = plan_of(order);
-    let stem: String =
-        plan.id.path.display().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    order.copies.join(format!("{}.{}.{pid}.so", stem.trim_start_matches('_'), plan.generation))
 }
 
 /// Waits for the child at most so long, then kills it: `None`.

@@ -42,7 +42,7 @@ pub struct FfiFuture {
 unsafe impl Send for FfiFuture {}
 
 /// Runs `f`; a panic ends here. The hook has reported it already; a payload whose drop panics too is leaked.
-pub(crate) fn contain<R>(f: impl FnOnce() -> R) -> Option<R> {
+pub fn contain<R>(f: impl FnOnce() -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(value) => Some(value),
         Err(payload) => {

@@ -18,7 +18,7 @@ mod waker;
 pub use body::{FfiBody, FfiBodyVTable, Frame, PollFrame, Trailer};
 pub use bytes::{FfiBytes, RawStr};
 pub use descriptor::{DESCRIPTOR_MAGIC, DESCRIPTOR_SECTION, concat, total_len};
-pub use future::{FfiFuture, FfiFutureVTable, Outcome};
+pub use future::{FfiFuture, FfiFutureVTable, Outcome, contain};
 pub use heap::{HEAP_SYMBOL, HeapApi, HeapFn};
 pub use host::{Host, HostVTable, LogRecord, PanicReport};
 pub use message::{Address, FfiRequest, FfiResponse, FfiResponseBody, Header, RequestHead};

@@ -155,11 +155,6 @@ impl ServletMap {
             && self.default.is_none()
     }
 
-    /// Whether a servlet has the pattern `""`.
-    pub fn has_context_root(&self) -> bool {
-        self.root.is_some()
-    }
-
     /// The servlet for a canonical, decoded path inside the context: `""` or one that starts with `/`. The rules are
     /// tried in the order of Servlet 6.1, section 12.1: exact, longest prefix, extension, default.
     pub fn find(&self, path: &str) -> Option<Match> {
