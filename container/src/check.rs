@@ -34,6 +34,7 @@ pub(crate) fn check(global: &Global, args: &CheckArgs) -> Result<ExitCode, Failu
             stop_timeout: deploy.stop_timeout,
             runtime_threads: deploy.runtime_threads,
             blocking_threads: deploy.blocking_threads,
+            options: std::sync::Arc::default(),
         };
         servlets = Some(wharf_module::trial::run(&program, copies.path(), &plan).map_err(Failure::refused)?);
     }

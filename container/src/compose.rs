@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, oneshot};
 use tracing_subscriber::EnvFilter;
 use wharf_deployer::{DeployerConfig, DeployerHandle, Root};
-use wharf_gateway::StaticSite;
+use wharf_gateway::{Cgi, FastCgi, Proxy, StaticSite};
 use wharf_http::{Limits, Listen, Pipeline, Server, ServerConfig};
 use wharf_kernel::admin::Operations;
 use wharf_kernel::launch::Kind;
@@ -76,8 +76,15 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     };
     let modules = ModuleLauncher::new(modules, server.workers())
         .map_err(|e| format!("state folder '{}': {e}", settings.state_dir.display()))?;
-    let launchers: wharf_deployer::Launchers =
-        vec![(Kind::Module, Arc::new(modules)), (Kind::Static, Arc::new(StaticSite))];
+    let fastcgi = Arc::new(FastCgi);
+    let launchers: wharf_deployer::Launchers = vec![
+        (Kind::Module, Arc::new(modules)),
+        (Kind::Static, Arc::new(StaticSite)),
+        (Kind::Cgi, Arc::new(Cgi)),
+        (Kind::Fastcgi, fastcgi.clone()),
+        (Kind::Aspnet, fastcgi),
+        (Kind::Proxy, Arc::new(Proxy)),
+    ];
 
     // 5. The deployer: from here on applications come up.
     let (deploy_config, hosts) = deploy_config(&settings);

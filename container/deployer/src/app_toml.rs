@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 use wharf_kernel::launch::Kind;
+use wharf_kernel::options::{CgiOptions, FastCgiOptions, Options, ProxyOptions, WebOptions};
 use wharf_kernel::toml_error;
 
 /// What an application's TOML file may say. Every key may be left out.
@@ -35,12 +36,18 @@ pub struct AppToml {
     pub runtime_threads: Option<usize>,
     /// Threads for blocking servlets.
     pub blocking_threads: Option<usize>,
-    /// `app.toml` alone: what the folder is, `module` or `static`.
+    /// Not of a side-car file: what the application is.
     pub kind: Option<Kind>,
     /// `app.toml` alone: the module's file in the folder. Default: the only `.so` there.
     pub module: Option<PathBuf>,
-    /// `app.toml` alone: the document root in the folder of a static site. Default the folder itself.
+    /// Not of a side-car file: the document root. Default the folder itself.
     pub root: Option<PathBuf>,
+    /// For the kind `cgi`.
+    pub cgi: Option<CgiOptions>,
+    /// For the kinds `fastcgi` and `aspnet`.
+    pub fastcgi: Option<FastCgiOptions>,
+    /// For the kind `proxy`.
+    pub proxy: Option<ProxyOptions>,
 }
 
 impl Default for AppToml {
@@ -59,23 +66,28 @@ impl Default for AppToml {
             kind: None,
             module: None,
             root: None,
+            cgi: None,
+            fastcgi: None,
+            proxy: None,
         }
     }
 }
 
 impl AppToml {
-    /// Reads the text of the file called `path`. `folder` says that it is an `app.toml`.
+    /// Reads the text of the file called `path`.
     ///
     /// # Errors
     /// What is wrong, with file, line, column and caret.
-    pub fn parse(path: &str, text: &str, folder: bool) -> Result<Self, String> {
+    pub fn parse(path: &str, text: &str, place: Place) -> Result<Self, String> {
         let app: Self = toml_error::parse(path, text)?;
-        if !folder {
+        if place == Place::SideCar {
             for (key, given) in
                 [("kind", app.kind.is_some()), ("module", app.module.is_some()), ("root", app.root.is_some())]
             {
                 if given {
-                    return Err(format!("{path}: '{key}' is a key of app.toml in a folder, not of a side-car file"));
+                    return Err(format!(
+                        "{path}: '{key}' is a key of app.toml in a folder or of a TOML file without a module, not of a side-car file"
+                    ));
                 }
             }
         }
@@ -93,12 +105,43 @@ impl AppToml {
             let inside = |p: &PathBuf| {
                 p.components().all(|c| matches!(c, std::path::Component::Normal(_) | std::path::Component::CurDir))
             };
-            if value.as_ref().is_some_and(|p| !inside(p)) {
+            if place == Place::Folder && value.as_ref().is_some_and(|p| !inside(p)) {
                 return Err(format!("{path}: {key} must be a path inside the folder, without '..'"));
+            }
+        }
+        let (cgi, fastcgi, proxy) = (app.cgi.is_some(), app.fastcgi.is_some(), app.proxy.is_some());
+        for (key, given, fits) in [
+            ("cgi", cgi, app.kind == Some(Kind::Cgi)),
+            ("fastcgi", fastcgi, matches!(app.kind, Some(Kind::Fastcgi | Kind::Aspnet))),
+            ("proxy", proxy, app.kind == Some(Kind::Proxy)),
+        ] {
+            if given && !fits {
+                return Err(format!("{path}: [{key}] needs kind = \"{key}\""));
             }
         }
         Ok(app)
     }
+
+    /// What it says to the part that runs the application.
+    pub fn options(&self) -> Options {
+        Options {
+            cgi: self.cgi.clone(),
+            fastcgi: self.fastcgi.clone(),
+            proxy: self.proxy.clone(),
+            web: WebOptions::default(),
+        }
+    }
+}
+
+/// Where a TOML file stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Beside a module of the same name.
+    SideCar,
+    /// In the folder that it describes, as `app.toml`.
+    Folder,
+    /// Alone in the deploy folder.
+    Alone,
 }
 
 /// The value of an init parameter. All arrive in the application as text.
@@ -146,27 +189,28 @@ mod tests {
     #[test]
     fn good_files() {
         let text = "context_path = \"/x\"\norder = -1\nstart_timeout = \"3s\"\n[init]\na = 1\nb = true\nc = \"t\"\n";
-        let app = AppToml::parse("shop.toml", text, false).unwrap();
+        let app = AppToml::parse("shop.toml", text, Place::SideCar).unwrap();
         assert_eq!(app.start_timeout, Some(Duration::from_secs(3)));
         let init: Vec<_> = app.init.values().map(|v| v.0.as_str()).collect();
         assert_eq!(init, ["1", "true", "t"]);
-        assert!(AppToml::parse("x/app.toml", "kind = \"static\"\nroot = \"public\"", true).is_ok());
+        assert!(AppToml::parse("x/app.toml", "kind = \"static\"\nroot = \"public\"", Place::Folder).is_ok());
     }
 
     #[test]
     fn bad_files_show_the_place() {
-        for (text, folder, word) in [
-            ("helth = \"/\"", false, "did you mean 'health'"),
-            ("order = \"a\"", false, "shop.toml:1:9"),
-            ("kind = \"static\"", false, "not of a side-car"),
-            ("kind = \"statc\"", true, "did you mean 'static'"),
-            ("root = \"../x\"", true, "inside the folder"),
-            ("health = \"nope\"", false, "health"),
-            ("start_timeout = \"3 parsecs\"", false, "shop.toml:1:17"),
-            ("[init]\na = []", false, "shop.toml:2:5"),
-            ("runtime_threads = 0", false, "at least 1"),
+        for (text, place, word) in [
+            ("helth = \"/\"", Place::SideCar, "did you mean 'health'"),
+            ("order = \"a\"", Place::SideCar, "shop.toml:1:9"),
+            ("kind = \"static\"", Place::SideCar, "not of a side-car"),
+            ("kind = \"statc\"", Place::Folder, "did you mean 'static'"),
+            ("root = \"../x\"", Place::Folder, "inside the folder"),
+            ("health = \"nope\"", Place::SideCar, "health"),
+            ("start_timeout = \"3 parsecs\"", Place::SideCar, "shop.toml:1:17"),
+            ("[init]\na = []", Place::SideCar, "shop.toml:2:5"),
+            ("kind = \"cgi\"\n[proxy]", Place::Alone, "needs kind = \"proxy\""),
+            ("runtime_threads = 0", Place::SideCar, "at least 1"),
         ] {
-            let error = AppToml::parse("shop.toml", text, folder).unwrap_err();
+            let error = AppToml::parse("shop.toml", text, place).unwrap_err();
             assert!(error.contains(word), "no {word:?} in:\n{error}");
         }
     }

@@ -209,6 +209,7 @@ impl Deployer {
             stop_timeout: spec.toml.stop_timeout.unwrap_or(config.stop_timeout),
             runtime_threads: spec.toml.runtime_threads.unwrap_or(config.runtime_threads),
             blocking_threads: spec.toml.blocking_threads.unwrap_or(config.blocking_threads),
+            options: Arc::new(spec.toml.options()),
         };
         let file_print = Print::of(&spec.source).ok().filter(|_| spec.kind == Kind::Module && spec.folder.is_none());
         let keep = file_print.map(|print| (Kept::new(&config.state_dir, name), print, config.keep_versions));

@@ -13,7 +13,7 @@ use wharf_kernel::refusal::Code;
 use wharf_kernel::{AppId, ContextPath, Refusal, Version};
 use wharf_mapping::AppName;
 
-use crate::app_toml::AppToml;
+use crate::app_toml::{AppToml, Place};
 
 /// A folder that is watched, and the host its applications belong to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,8 +123,11 @@ pub fn scan(root: &Root) -> io::Result<Listing> {
         if let Some(stem) = name.strip_suffix(".so") {
             listing.sources.push(file(root, stem, path, &meta));
         } else if let Some(stem) = name.strip_suffix(".toml") {
-            if !all.contains(format!("{stem}.so").as_str()) {
-                listing.orphans.push(path);
+            if !all.contains(format!("{stem}.so").as_str()) && !all.contains(stem) {
+                match alone(root, stem, &path, &meta) {
+                    Some(source) => listing.sources.push(source),
+                    None => listing.orphans.push(path),
+                }
             }
         } else if meta.is_dir() {
             let mut source = folder(root, name, path, &meta);
@@ -171,13 +174,13 @@ fn check_file(path: &Path, meta: &Metadata) -> Result<(), Refusal> {
     Err(Refusal::new(Code::NotRegular, format!("{} {what}", path.display())))
 }
 
-fn read_toml(path: &Path, meta: &Metadata, folder: bool) -> Result<AppToml, Refusal> {
+fn read_toml(path: &Path, meta: &Metadata, place: Place) -> Result<AppToml, Refusal> {
     check_file(path, meta)?;
     let text = fs::read_to_string(path).map_err(|e| match e.kind() {
         io::ErrorKind::InvalidData => Refusal::new(Code::BadAppToml, format!("{} is not UTF-8", path.display())),
         _ => Refusal::new(Code::Unreadable, format!("{}: {e}", path.display())),
     })?;
-    AppToml::parse(&path.display().to_string(), &text, folder).map_err(|e| Refusal::new(Code::BadAppToml, e))
+    AppToml::parse(&path.display().to_string(), &text, place).map_err(|e| Refusal::new(Code::BadAppToml, e))
 }
 
 fn spec(root: &Root, stem: &str, kind: Kind, source: PathBuf, toml: AppToml) -> Result<Spec, Refusal> {
@@ -206,7 +209,8 @@ fn file(root: &Root, stem: &str, path: PathBuf, meta: &Metadata) -> Source {
         print.add(side);
     }
     let spec = check_file(&path, meta).and_then(|()| {
-        let toml = side.as_ref().map_or_else(|| Ok(AppToml::default()), |meta| read_toml(&side_car, meta, false))?;
+        let toml =
+            side.as_ref().map_or_else(|| Ok(AppToml::default()), |meta| read_toml(&side_car, meta, Place::SideCar))?;
         spec(root, stem, Kind::Module, path.clone(), toml)
     });
     Source { name: format!("{}{stem}", root.prefix), path, files, print, spec }
@@ -222,14 +226,15 @@ fn folder(root: &Root, stem: &str, path: PathBuf, meta: &Metadata) -> Source {
             return Err(Refusal::new(Code::NoAppToml, format!("there is no {}", toml_path.display())));
         };
         print.add(&toml_meta);
-        let toml = read_toml(&toml_path, &toml_meta, true)?;
+        let toml = read_toml(&toml_path, &toml_meta, Place::Folder)?;
         let bad = |what: String| Refusal::new(Code::BadAppToml, format!("{}: {what}", toml_path.display()));
-        let kind = toml
-            .kind
-            .clone()
-            .ok_or_else(|| bad("there is no 'kind'".into()).fix("add kind = \"static\" or kind = \"module\""))?;
+        let kind = toml.kind.clone().ok_or_else(|| {
+            bad("there is no 'kind'".into())
+                .fix("add kind = \"static\", \"module\", \"cgi\", \"fastcgi\", \"aspnet\" or \"proxy\"")
+        })?;
         let source = match kind {
-            Kind::Static => {
+            Kind::Proxy => path.clone(),
+            Kind::Static | Kind::Cgi | Kind::Fastcgi | Kind::Aspnet => {
                 let source = path.join(toml.root.as_deref().unwrap_or(Path::new("")));
                 if !source.is_dir() {
                     return Err(bad(format!("root: {} is not a folder", source.display())));
@@ -254,6 +259,41 @@ fn folder(root: &Root, stem: &str, path: PathBuf, meta: &Metadata) -> Source {
         Ok(spec)
     })();
     Source { name: format!("{}{stem}", root.prefix), path, files, print, spec }
+}
+
+/// A TOML file without a module or a folder of its name: an application when it says what it is, else nothing.
+fn alone(root: &Root, stem: &str, path: &Path, meta: &Metadata) -> Option<Source> {
+    let mut print = Print::default();
+    print.add(meta);
+    let spec = match read_toml(path, meta, Place::Alone) {
+        Ok(toml) => {
+            let kind = toml.kind.clone()?;
+            let bad = |what: &str| Err(Refusal::new(Code::BadAppToml, format!("{}: {what}", path.display())));
+            match (&kind, &toml.root) {
+                (Kind::Module, _) => bad("a module needs a file or a folder of this name"),
+                (Kind::Proxy, _) => spec(root, stem, kind, path.to_owned(), toml),
+                (_, Some(at)) => {
+                    let source = root.dir.join(at);
+                    if source.is_dir() {
+                        spec(root, stem, kind, source, toml)
+                    } else {
+                        bad(&format!("root: {} is not a folder", source.display()))
+                    }
+                }
+                (_, None) => bad("there is no 'root', the folder with its files"),
+            }
+        }
+        // It may be the side-car of a module that is yet to come.
+        Err(refusal)
+            if !std::fs::read_to_string(path).is_ok_and(|t| t.lines().any(|l| l.trim_start().starts_with("kind"))) =>
+        {
+            tracing::debug!("{refusal}");
+            return None;
+        }
+        Err(refusal) => Err(refusal),
+    };
+    let name = format!("{}{stem}", root.prefix);
+    Some(Source { name, path: path.to_owned(), files: vec![path.to_owned()], print, spec })
 }
 
 fn only_module(folder: &Path) -> Result<PathBuf, String> {

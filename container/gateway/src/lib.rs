@@ -1,9 +1,16 @@
-//! Endpoints that are not modules. So far: folders of files.
+//! Endpoints that are not modules: folders of files, CGI programs, FastCGI applications, HTTP servers.
 #![forbid(unsafe_code)]
 
 mod beneath;
+mod cgi;
 mod endpoint;
+mod fastcgi;
+mod generation;
 mod hidden;
+mod proxy;
 mod static_site;
 
+pub use cgi::Cgi;
+pub use fastcgi::FastCgi;
+pub use proxy::Proxy;
 pub use static_site::StaticSite;

@@ -1,14 +1,14 @@
 //! Runs static sites: a folder of files as an application.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use wharf_kernel::launch::{Description, Launched, Launcher, Plan, Retirement, Servlet};
+use wharf_kernel::Refusal;
+use wharf_kernel::launch::{Description, Launched, Launcher, Plan};
 use wharf_kernel::refusal::Code;
-use wharf_kernel::{Endpoint, Gate, Hold, Refusal};
 
 use crate::beneath::Beneath;
 use crate::endpoint::Files;
+use crate::generation::Generation;
 
 /// Launches applications of the kind [`Static`](wharf_kernel::launch::Kind::Static).
 #[derive(Debug, Default, Clone, Copy)]
@@ -36,75 +36,7 @@ impl Launcher for StaticSite {
         let root = Beneath::open_root(&plan.source).map_err(|error| {
             Refusal::new(Code::Unreadable, format!("document root {}: {error}", plan.source.display()))
         })?;
-        let idle = Arc::new((Mutex::new(()), Condvar::new()));
-        let gate = Gate::new({
-            let idle = idle.clone();
-            move || {
-                let _held = idle.0.lock().unwrap_or_else(PoisonError::into_inner);
-                idle.1.notify_all();
-            }
-        });
         let endpoint = Arc::new(Files::new(root, plan.id.path.as_str()));
-        Ok(Arc::new(Site { description, endpoint, gate, idle }))
-    }
-}
-
-/// A static site that is served.
-struct Site {
-    description: Description,
-    endpoint: Arc<Files>,
-    gate: Gate,
-    /// Told when the last lease is back.
-    idle: Arc<(Mutex<()>, Condvar)>,
-}
-
-impl Site {
-    fn report(&self) -> Retirement {
-        let held = |kind, what: &str| match self.gate.held(kind) {
-            0 => None,
-            1 => Some(format!("1 {what}")),
-            n => Some(format!("{n} {what}s")),
-        };
-        let held_by =
-            [(Hold::Request, "request"), (Hold::Body, "response body"), (Hold::Upgrade, "upgraded connection")];
-        Retirement {
-            held_by: held_by.into_iter().filter_map(|(kind, what)| held(kind, what)).collect(),
-            unmapped: true,
-            ..Retirement::default()
-        }
-    }
-}
-
-impl Launched for Site {
-    fn description(&self) -> &Description {
-        &self.description
-    }
-
-    fn endpoint(&self) -> Arc<dyn Endpoint> {
-        self.endpoint.clone()
-    }
-
-    fn servlets(&self) -> &[Servlet] {
-        &[]
-    }
-
-    fn gate(&self) -> &Gate {
-        &self.gate
-    }
-
-    fn live_bytes(&self) -> Option<u64> {
-        None
-    }
-
-    fn retire(&self, drain_timeout: Duration) -> Retirement {
-        self.gate.close();
-        let guard = self.idle.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.idle.1.wait_timeout_while(guard, drain_timeout, |()| !self.gate.is_idle());
-        drop(waited);
-        self.report()
-    }
-
-    fn retry_retire(&self) -> Retirement {
-        self.report()
+        Ok(Generation::new(description, endpoint, || {}))
     }
 }

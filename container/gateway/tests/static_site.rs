@@ -23,6 +23,7 @@ fn plan(root: &Path) -> Plan {
         stop_timeout: Duration::from_secs(1),
         runtime_threads: 1,
         blocking_threads: 1,
+        options: Arc::default(),
     }
 }
 

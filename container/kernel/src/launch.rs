@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::options::Options;
 use crate::{AppId, Endpoint, Gate, Refusal};
 
 /// What an application is made of.
@@ -17,6 +18,14 @@ pub enum Kind {
     Module,
     /// A folder of files.
     Static,
+    /// A folder of programs that are run by CGI/1.1.
+    Cgi,
+    /// An application behind FastCGI, such as PHP.
+    Fastcgi,
+    /// ASP.NET pages, run by Mono's FastCGI server.
+    Aspnet,
+    /// Any HTTP server, or several.
+    Proxy,
 }
 
 /// Where an application is found, and how it wants to run. All paths are absolute or relative to the working directory.
@@ -26,7 +35,7 @@ pub struct Plan {
     pub id: AppId,
     /// What it is.
     pub kind: Kind,
-    /// The `.so` for a module, the document root for a static site.
+    /// The `.so` for a module, the document root for files and programs, the TOML file or its folder for a proxy.
     pub source: PathBuf,
     /// The exploded folder it belongs to, if any: a module may read its own files there.
     pub folder: Option<PathBuf>,
@@ -44,6 +53,8 @@ pub struct Plan {
     pub runtime_threads: usize,
     /// Threads for blocking servlets.
     pub blocking_threads: usize,
+    /// What its TOML file says to the part that runs it.
+    pub options: Arc<Options>,
 }
 
 /// What the container knows about an application before any of its code runs.

@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod launch;
 pub mod lease;
 pub mod lifecycle;
+pub mod options;
 pub mod per_thread;
 pub mod refusal;
 pub mod routes;

@@ -194,6 +194,7 @@ fn plan_of(order: &Order) -> Plan {
         stop_timeout: Duration::from_millis(order.stop_millis),
         runtime_threads: order.runtime_threads,
         blocking_threads: order.blocking_threads,
+        options: std::sync::Arc::default(),
     }
 }
 

@@ -127,6 +127,7 @@ fn plan(source: PathBuf, generation: u64, init: &[(&str, &str)]) -> Plan {
         stop_timeout: Duration::from_secs(2),
         runtime_threads: 1,
         blocking_threads: 2,
+        options: Arc::default(),
     }
 }
 

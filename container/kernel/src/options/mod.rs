@@ -1,0 +1,24 @@
+//! What an application's TOML file says to the part of the container that runs it.
+
+mod cgi;
+mod fastcgi;
+mod proxy;
+mod web;
+
+pub use cgi::CgiOptions;
+pub use fastcgi::FastCgiOptions;
+pub use proxy::ProxyOptions;
+pub use web::WebOptions;
+
+/// The options of one application, as far as its kind takes any.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// `[cgi]`.
+    pub cgi: Option<CgiOptions>,
+    /// `[fastcgi]`, also of ASP.NET applications.
+    pub fastcgi: Option<FastCgiOptions>,
+    /// `[proxy]`.
+    pub proxy: Option<ProxyOptions>,
+    /// What web.xml says in the Servlet specification.
+    pub web: WebOptions,
+}
