@@ -53,6 +53,28 @@ impl Server {
         Ok(Self { child, address })
     }
 
+    /// Watches a program that was started otherwise.
+    pub fn watch(child: Child, address: String) -> Self {
+        Self { child, address }
+    }
+
+    /// Its process id and those of its descendants.
+    ///
+    /// # Errors
+    /// When `/proc` can't be read.
+    pub fn family(&self) -> Result<Vec<u32>> {
+        let mut family = vec![self.pid()];
+        let mut at = 0;
+        while let Some(parent) = family.get(at).copied() {
+            at += 1;
+            for thread in std::fs::read_dir(format!("/proc/{parent}/task"))? {
+                let children = std::fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+                family.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+            }
+        }
+        Ok(family)
+    }
+
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.child.try_wait().ok().flatten()
@@ -68,7 +90,7 @@ impl Server {
     /// # Errors
     /// When it is gone.
     pub fn resident_kib(&self) -> Result<u64> {
-        status_field(self.pid(), "VmRSS:")
+        resident_kib(self.pid())
     }
 
     /// Number of threads.
@@ -103,12 +125,28 @@ impl Server {
     /// # Errors
     /// When it is gone.
     pub fn cpu_seconds(&self) -> Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
-        let fields: Vec<&str> = stat.rsplit_once(')').ok_or("no stat")?.1.split_ascii_whitespace().collect();
-        let ticks = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
-        // USER_HZ is 100 on every Linux.
-        Ok(ticks / 100.0)
+        cpu_seconds(self.pid())
     }
+}
+
+/// Processor seconds that a process has used so far, by user code and kernel.
+///
+/// # Errors
+/// When it is gone.
+pub fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit_once(')').ok_or("no stat")?.1.split_ascii_whitespace().collect();
+    let ticks = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
+    // USER_HZ is 100 on every Linux.
+    Ok(ticks / 100.0)
+}
+
+/// Resident memory of a process, in KiB.
+///
+/// # Errors
+/// When it is gone.
+pub fn resident_kib(pid: u32) -> Result<u64> {
+    status_field(pid, "VmRSS:")
 }
 
 fn status_field(pid: u32, field: &str) -> Result<u64> {

@@ -1,0 +1,95 @@
+//! The load: wrk, with a script that says what came out as one line of JSON.
+
+use std::net::TcpStream;
+use std::process::Command;
+
+use serde::Deserialize;
+use wharf_bench::Result;
+
+use crate::report::Sample;
+use crate::servers::Running;
+use crate::works::Work;
+
+#[derive(Deserialize)]
+struct Outcome {
+    requests: f64,
+    /// Microseconds.
+    duration: f64,
+    bytes: f64,
+    failed: f64,
+    /// Microseconds each.
+    p50: f64,
+    p99: f64,
+    p999: f64,
+}
+
+/// Has a server do the work for so many seconds.
+///
+/// # Errors
+/// When wrk is missing or a request fails.
+pub(crate) fn measure(server: &Running, work: &Work, seconds: u32) -> Result<Sample> {
+    let path = server.path(work).ok_or("the server does not do this")?;
+    let script = server.folder.join(format!("{}.lua", work.name));
+    std::fs::write(&script, lua(work))?;
+    let before = server.cpu_seconds()?;
+    let output = Command::new("wrk")
+        .args(["-t", "1", "-c", &work.connections.to_string(), "-d", &format!("{seconds}s"), "--timeout", "20s", "-s"])
+        .arg(&script)
+        .arg(format!("http://{}{path}", server.process.address))
+        .output()
+        .map_err(|e| format!("wrk (Debian package wrk): {e}"))?;
+    let cpu = server.cpu_seconds()? - before;
+    let report = String::from_utf8_lossy(&output.stdout);
+    let line = report.lines().find(|l| l.starts_with('{')).ok_or_else(|| format!("wrk said nothing:\n{report}"))?;
+    let outcome: Outcome = serde_json::from_str(line)?;
+    if outcome.failed > 0.0 || outcome.requests < 1.0 {
+        return Err(format!("{}, {}: {} requests failed:\n{report}", server.name, work.name, outcome.failed).into());
+    }
+    Ok(Sample {
+        per_second: outcome.requests / outcome.duration * 1e6,
+        megabytes_per_second: outcome.bytes / outcome.duration,
+        cpu: cpu / outcome.requests * 1e5,
+        p50: outcome.p50 / 1e3,
+        p99: outcome.p99 / 1e3,
+        p999: outcome.p999 / 1e3,
+    })
+}
+
+fn lua(work: &Work) -> String {
+    let mut script = String::from("wrk.headers['Accept-Language'] = 'en'\nwrk.headers['X-Client'] = 'suite'\n");
+    if work.content > 0 {
+        let kind = if work.form { "application/x-www-form-urlencoded" } else { "application/octet-stream" };
+        let start = if work.form { "name=Ada&text=" } else { "" };
+        script += &format!(
+            "wrk.method = 'POST'\nwrk.headers['Content-Type'] = '{kind}'\nwrk.body = '{start}' .. string.rep('x', {})\n",
+            work.content - start.len()
+        );
+    }
+    script
+        + r#"done = function(summary, latency)
+  local e = summary.errors
+  print(string.format('{"requests":%d,"duration":%d,"bytes":%.0f,"failed":%d,"p50":%.1f,"p99":%.1f,"p999":%.1f}',
+    summary.requests, summary.duration, summary.bytes, e.connect + e.read + e.write + e.status + e.timeout,
+    latency:percentile(50), latency:percentile(99), latency:percentile(99.9)))
+end
+"#
+}
+
+/// Connections that do nothing.
+pub(crate) struct Idle {
+    _open: Vec<TcpStream>,
+}
+
+impl Idle {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// When the server takes no more, or the limit on open files (`ulimit -n`) is too low.
+    pub(crate) fn open(address: &str, count: usize) -> Result<Self> {
+        let mut open = Vec::with_capacity(count);
+        for _ in 0..count {
+            open.push(TcpStream::connect(address).map_err(|e| format!("idle connection {}: {e}", open.len() + 1))?);
+        }
+        Ok(Self { _open: open })
+    }
+}

@@ -1,0 +1,92 @@
+//! Wharf beside what one would use instead, in one run and in turns: a table, and JSON for machines.
+//!
+//! `cargo run --release -p wharf-bench --bin suite`; needs wrk. Tomcat 10 and nginx are measured where they are installed
+//! (Debian: tomcat10, default-jdk-headless, nginx).
+#![forbid(unsafe_code)]
+
+mod load;
+mod report;
+mod servers;
+mod works;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use wharf_bench::Result;
+
+use load::{Idle, measure};
+use report::{Cell, Report, Sample};
+use servers::{Running, Servers};
+use works::{WORKS, Work};
+
+#[derive(Parser)]
+struct Arguments {
+    /// Rounds; each measures every server once for each piece of work.
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// Seconds for each measurement.
+    #[arg(long, default_value_t = 3)]
+    seconds: u32,
+    /// Seconds of load before the first round, for each server.
+    #[arg(long, default_value_t = 3)]
+    warm_up: u32,
+    /// Only this work; may be given more than once. The names are those of the table.
+    #[arg(long)]
+    work: Vec<String>,
+    /// Only servers whose name contains this; may be given more than once.
+    #[arg(long)]
+    server: Vec<String>,
+    /// Options for the container, as for `wharf run --set`.
+    #[arg(long)]
+    set: Vec<String>,
+    /// Where the JSON goes.
+    #[arg(long, default_value = "target/bench.json")]
+    json: PathBuf,
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let wanted = |list: &[String], name: &str| list.is_empty() || list.iter().any(|w| name.contains(w.as_str()));
+    let works: Vec<&Work> = WORKS.iter().filter(|w| wanted(&arguments.work, w.name)).collect();
+    let mut servers = Servers::start(&works, &arguments.set)?;
+    servers.list.retain(|s| wanted(&arguments.server, s.name));
+    for skipped in &servers.skipped {
+        eprintln!("not measured: {skipped}");
+    }
+    let mut report = Report::new(arguments.rounds, arguments.seconds);
+    for work in works {
+        let measured: Vec<_> = servers.list.iter().filter(|s| s.path(work).is_some()).collect();
+        for server in &measured {
+            once(server, work, arguments.warm_up)?;
+        }
+        let mut cells: Vec<Cell> = measured.iter().map(|s| Cell::new(work.name, s.name)).collect();
+        for _ in 0..arguments.rounds {
+            for (server, cell) in measured.iter().zip(&mut cells) {
+                cell.samples.push(once(server, work, arguments.seconds)?);
+            }
+        }
+        for (server, cell) in measured.iter().zip(&mut cells) {
+            cell.resident_kib = server.resident_kib()?;
+        }
+        report.add(cells);
+    }
+    report.write(&arguments.json)?;
+    println!("JSON: {}", arguments.json.display());
+    Ok(())
+}
+
+/// One measurement, with its idle connections beside it: those of all servers at once would be too many for one process.
+fn once(server: &Running, work: &Work, seconds: u32) -> Result<Sample> {
+    let _idle = Idle::open(&server.process.address, work.idle_connections)?;
+    measure(server, work, seconds)
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
