@@ -155,6 +155,8 @@ mod tests {
         dir
     }
 
+    type Row = (&'static str, Result<(&'static str, &'static str), Found>);
+
     #[test]
     fn paths_lead_to_programs_or_nowhere() {
         let dir = site();
@@ -165,7 +167,7 @@ mod tests {
             index: vec!["index.cgi".into(), "index.pl".into()],
             no_execute: vec!["/uploads".into()],
         };
-        let rows: &[(&str, Result<(&str, &str), Found>)] = &[
+        let rows: &[Row] = &[
             ("/", Ok(("/index.cgi", ""))),
             ("/a/x.cgi", Ok(("/a/x.cgi", ""))),
             ("/a/x.cgi/", Ok(("/a/x.cgi", "/"))),
