@@ -77,19 +77,20 @@ async fn attempt(app: &Arc<App>, exchange: Exchange, client: &mut Client) -> Opt
     let Exchange { request, path, authority, connection, id, lease } = exchange;
     let (head, mut body) = request.into_parts();
     let mut asked = Asked { head, path, authority, connection, id };
+    let mut lease = Some(lease);
     for _ in 0..=REDIRECTS {
         let inner = &asked.path.decoded[asked.path.context.as_str().len()..];
         let script = match app.find(inner) {
             Ok(Found::Script(script)) => script,
             Ok(Found::Folder) => return Some(to_folder(&asked)),
-            Ok(Found::File) if app.files.is_some() => return Some(file(app, asked, body, lease).await),
+            Ok(Found::File) if app.files.is_some() => return Some(file(app, asked, body, lease.take()?).await),
             Ok(_) => return Some(status(StatusCode::NOT_FOUND)),
             Err(error) => {
                 tracing::warn!(app = %app.name, request = %asked.id, "no program can be looked for: {error}");
                 return Some(unavailable());
             }
         };
-        let next = run(app, &asked, &script, std::mem::take(&mut body), client, &lease).await;
+        let next = run(app, &asked, &script, std::mem::take(&mut body), client, &mut lease).await;
         match next {
             Ok(Next::Done) => return None,
             Ok(Next::Redirect(target)) => match redirected(asked, &target) {
@@ -172,14 +173,15 @@ fn redirected(asked: Asked, target: &str) -> Result<Asked, Box<Response<Body>>> 
     Ok(Asked { head, path, authority, connection, id })
 }
 
-/// Runs the program.
+/// Runs the program. The lease goes with the answer: a process that goes on after it holds its generation no longer, and
+/// ends with it.
 async fn run(
     app: &Arc<App>,
     asked: &Asked,
     script: &Script,
     body: Body,
     client: &mut Client,
-    lease: &Lease,
+    lease: &mut Option<Lease>,
 ) -> Result<Next, Failure> {
     process::check_program(&script.file).map_err(|what| Failure::new(StatusCode::FORBIDDEN, what))?;
     let input = Input::of(body).await.map_err(|error| match error {
@@ -218,6 +220,7 @@ async fn run(
             // The client first: the end of the process may take a while.
             client.answer(failed(app, asked, script, &failure), Client::Served);
             *client = Client::Served;
+            *lease = None;
             process.end(app.options.kill_timeout).await;
             Ok(Next::Done)
         }
@@ -243,7 +246,7 @@ async fn converse(
     pipes: Pipes,
     body: Option<Body>,
     client: &mut Client,
-    lease: &Lease,
+    lease: &mut Option<Lease>,
 ) -> Result<Next, Failure> {
     let pipe_error = |e: io::Error| Failure::new(StatusCode::SERVICE_UNAVAILABLE, format!("a pipe: {e}"));
     let options = &app.options;
@@ -286,7 +289,8 @@ async fn converse(
         return Ok(Next::Redirect(target));
     }
     if let Some((files, path)) = app.send_file.ordered(&mut head)? {
-        let response = send_file::send(files, &path, head, &asked.head, lease.another(Hold::Request)).await;
+        let Some(lease) = lease.take() else { return Ok(Next::Done) };
+        let response = send_file::send(files, &path, head, &asked.head, lease).await;
         talk.client.answer(response, Client::Served);
         talk.discard().await?;
         leave(process, talk).await;
@@ -296,12 +300,13 @@ async fn converse(
         || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
     if bodiless {
         talk.client.answer(response(head, Body::empty()), Client::Served);
+        *lease = None;
         talk.discard().await?;
         leave(process, talk).await;
         return Ok(Next::Done);
     }
     let (sender, pieces) = mpsc::channel(PIECES);
-    let content = Content { pieces, whole: false, _lease: lease.another(Hold::Body) };
+    let content = Content { pieces, whole: false, _lease: lease.take().map(|lease| lease.held_for(Hold::Body)) };
     talk.client.answer(response(head, Body::new(content)), Client::Reading(sender));
     talk.content().await?;
     // Its output has ended, and mostly so has it; one that goes on without output is let go on.
@@ -362,7 +367,7 @@ impl Drop for Errors {
 struct Content {
     pieces: mpsc::Receiver<Piece>,
     whole: bool,
-    _lease: Lease,
+    _lease: Option<Lease>,
 }
 
 impl HttpBody for Content {
