@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::pin::Pin;
-use std::process::ExitStatus;
+use std::process::{ChildStdin, ChildStdout, ExitStatus};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -213,7 +213,11 @@ async fn run(
     let (stdin, rest) = input.split();
     let (mut process, pipes) =
         Process::start(&app.processes, &script.file, &variables, &app.options, stdin).map_err(|e| not_started(&e))?;
-    let result = converse(app, asked, &mut process, pipes, rest, client, lease).await;
+    let Pipes { stdin, stdout, stderr } = pipes;
+    let stderr = pipe::Receiver::from_owned_fd(stderr.into()).map_err(pipe_error)?;
+    let mut errors = tokio::spawn(errors::log(stderr, app.name.clone(), asked.id.clone(), app.budget.clone()));
+    let input = rest.zip(stdin);
+    let result = converse(app, asked, &mut process, input, stdout, client, lease).await;
     let result = match result {
         Ok(next) => Ok(next),
         Err(failure) => {
@@ -225,8 +229,15 @@ async fn run(
             Ok(Next::Done)
         }
     };
-    drop(process);
+    // A grandchild that has left the group could keep standard error open for ever.
+    if timeout(EXIT, &mut errors).await.is_err() {
+        errors.abort();
+    }
     result
+}
+
+fn pipe_error(error: io::Error) -> Failure {
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, format!("a pipe: {error}"))
 }
 
 fn not_started(error: &io::Error) -> Failure {
@@ -243,27 +254,23 @@ async fn converse(
     app: &Arc<App>,
     asked: &Asked,
     process: &mut Process,
-    pipes: Pipes,
-    body: Option<Body>,
+    input: Option<(Body, ChildStdin)>,
+    stdout: ChildStdout,
     client: &mut Client,
     lease: &mut Option<Lease>,
 ) -> Result<Next, Failure> {
-    let pipe_error = |e: io::Error| Failure::new(StatusCode::SERVICE_UNAVAILABLE, format!("a pipe: {e}"));
     let options = &app.options;
     let activity = Activity::new();
-    let pump = match (body, pipes.stdin) {
-        (Some(body), Some(stdin)) => {
+    let pump = match input {
+        Some((body, stdin)) => {
             let stdin = pipe::Sender::from_owned_fd(stdin.into()).map_err(pipe_error)?;
             Some(tokio::spawn(input::pump(body, stdin, activity.clone())))
         }
-        _ => None,
+        None => None,
     };
-    let stderr = pipe::Receiver::from_owned_fd(pipes.stderr.into()).map_err(pipe_error)?;
-    let errors = tokio::spawn(errors::log(stderr, app.name.clone(), asked.id.clone(), app.budget.clone()));
-    let _errors = Errors(errors);
     let mut talk = Talk {
         client,
-        stdout: pipe::Receiver::from_owned_fd(pipes.stdout.into()).map_err(pipe_error)?,
+        stdout: pipe::Receiver::from_owned_fd(stdout.into()).map_err(pipe_error)?,
         buffer: BytesMut::new(),
         pump,
         activity,
@@ -346,21 +353,6 @@ fn response(head: CgiHead, body: Body) -> Response<Body> {
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
     response
-}
-
-/// Ends the reading of standard error with the process. A grandchild that has left its group could keep it open for ever.
-struct Errors(tokio::task::JoinHandle<()>);
-
-impl Drop for Errors {
-    fn drop(&mut self) {
-        let errors = self.0.abort_handle();
-        if !errors.is_finished() {
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                errors.abort();
-            });
-        }
-    }
 }
 
 /// The content of a response, as it comes.

@@ -16,6 +16,9 @@ use wharf_kernel::Body;
 use super::input::InputError;
 use crate::cgi_response::{CgiHead, HeadLimits, parse_head};
 
+/// Room for each read: what a pipe holds.
+const READ: usize = 64 << 10;
+
 /// When something was last sent to or read from a process.
 #[derive(Clone)]
 pub(super) struct Activity(Arc<Mutex<Instant>>);
@@ -166,7 +169,7 @@ impl Talk<'_> {
 
     /// Reads what is there, waiting for something; 0 at the end.
     async fn read(&mut self) -> Result<usize, Failure> {
-        self.buffer.reserve(16 << 10);
+        self.buffer.reserve(READ);
         loop {
             let due = (self.activity.last() + self.idle).min(self.deadline);
             let pump = async {
