@@ -18,7 +18,10 @@ pub(crate) fn find(paths: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 fn add(dir: &Path, depth: usize, all: &mut BTreeSet<PathBuf>) {
-    if let Ok(text) = fs::read_to_string(dir.join("app.toml")) {
+    // The `app.toml` of a crate is for the module that is built of it.
+    if let Ok(text) = fs::read_to_string(dir.join("app.toml"))
+        && !dir.join("Cargo.toml").exists()
+    {
         // A file that can't be read as TOML is deployed, and refused with its place.
         let kind = text.parse::<toml::Table>().ok().and_then(|t| Some(t.get("kind")?.as_str()? == "module"));
         if kind != Some(true) {
@@ -117,6 +120,8 @@ mod tests {
         put("src/a/.git/x", "x");
         put("src/b/app.toml", "kind = \"module\"");
         put("src/c/app.toml", "kind = ");
+        put("src/e/app.toml", "kind = \"cgi\"");
+        put("src/e/Cargo.toml", "");
         put("src/target/d/app.toml", "kind = \"cgi\"");
         let found = find(&[dir.path().join("src")]);
         let names: Vec<_> = found.iter().map(|f| f.file_name().unwrap().to_str().unwrap()).collect();

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
+use rustix::process::Signal;
 use wharf_tests::{CGI_ENV, CGI_TOML, Wharf, cgi_app, cgi_program, cgi_variables, is_alive, wait};
 
 /// A container with the application `/app` and no further arguments.
@@ -256,4 +257,25 @@ fn many_at_once_and_nothing_is_left() {
     wharf.wait_childless();
     wait("the descriptors to be closed", || (wharf.descriptors() <= before).then_some(()));
     assert!(Path::new(&format!("/proc/{}", wharf.pid())).exists());
+}
+
+#[test]
+fn a_container_that_stops_lets_answers_end_and_leaves_no_process() {
+    let slow = "#!/bin/sh\nprintf 'Content-Type: a/b\\n\\n'\necho first\nwhile [ ! -e \"$DOCUMENT_ROOT/go\" ]; do sleep 0.02; done\necho last\n";
+    let lingers = "#!/bin/sh\necho $$ > \"$DOCUMENT_ROOT/pid\"\nprintf 'Content-Type: a/b\\n\\nok'\nexec >&- 2>&- <&-\nexec sleep 1000\n";
+    let mut wharf = app("", &[("slow.cgi", slow), ("lingers.cgi", lingers)]);
+    assert_eq!(wharf.get("/app/lingers.cgi").text(), "ok");
+    let pid = fs::read_to_string(wharf.path("deploy/app/pid")).unwrap();
+    assert!(is_alive(&pid));
+    let mut client = wharf.connect();
+    client.write("GET", "/app/slow.cgi", &[], b"").unwrap();
+    client.read_head().unwrap();
+    assert_eq!(client.read_chunk().unwrap().unwrap(), b"first\n");
+    wharf.signal(Signal::TERM);
+    wait("the container to stop", || wharf.log().contains("SIGTERM: stopping").then_some(()));
+    wharf.put("deploy/app/go", "");
+    assert_eq!(client.read_chunk().unwrap().unwrap(), b"last\n");
+    assert!(client.read_chunk().unwrap().is_none());
+    assert_eq!(wharf.wait_end().code(), Some(0));
+    assert!(!is_alive(&pid));
 }
