@@ -3,9 +3,10 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::Signal;
-use wharf_tests::{CGI_ENV, CGI_TOML, Wharf, cgi_app, cgi_program, cgi_variables, is_alive, wait};
+use wharf_tests::{CGI_ENV, CGI_TOML, Load, Wharf, cgi_app, cgi_program, cgi_variables, is_alive, wait};
 
 /// A container with the application `/app` and no further arguments.
 fn app(options: &str, programs: &[(&str, &str)]) -> Wharf {
@@ -278,4 +279,20 @@ fn a_container_that_stops_lets_answers_end_and_leaves_no_process() {
     assert!(client.read_chunk().unwrap().is_none());
     assert_eq!(wharf.wait_end().code(), Some(0));
     assert!(!is_alive(&pid));
+}
+
+#[test]
+fn redeploys_under_load_lose_no_request() {
+    let version = "#!/bin/sh\nprintf 'Content-Type: a/b\\n\\n%s' \"$VERSION\"\n";
+    let options = |n: u32| format!("queue = 1000\nqueue_timeout = \"60s\"\nenv = {{ VERSION = \"{n}\" }}\n");
+    let wharf = app(&options(0), &[("index.cgi", version)]);
+    let load = Load::start(wharf.addr(), &["/app/"], 4, Duration::ZERO);
+    for n in 1..=8 {
+        wharf.put("deploy/app/app.toml", format!("{CGI_TOML}{}", options(n)));
+        wharf.wait_for("/app/", &n.to_string());
+        load.retired(Some(&(n - 1).to_string()));
+    }
+    load.stop().assert_clean();
+    wharf.wait_alone("app");
+    wharf.wait_childless();
 }

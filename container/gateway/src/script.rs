@@ -66,7 +66,9 @@ pub(crate) enum Found {
 /// Trouble of the machine, such as too many open files; a file that is not there or not to be had is [`Found::Missing`].
 pub(crate) fn find(root: &Beneath, at: &Path, rules: &ScriptRules, inner: &str) -> io::Result<Found> {
     let segments: Vec<&str> = inner.split('/').filter(|s| !s.is_empty()).collect();
-    if segments.iter().any(|s| *s == "." || *s == ".." || s.contains('\0')) {
+    // No path that was made canonical has these.
+    let foreign = !inner.starts_with('/') || inner.contains("//") || inner.contains('\0');
+    if foreign || segments.iter().any(|s| matches!(*s, "." | "..")) {
         return Ok(Found::Missing);
     }
     let mut prefix = String::with_capacity(inner.len());
@@ -128,6 +130,8 @@ fn kind(root: &Beneath, path: &str) -> io::Result<Option<Is>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn site() -> tempfile::TempDir {
@@ -201,6 +205,36 @@ mod tests {
                 }
                 (Err(expected), found) => assert_eq!(*expected, found, "{path}"),
                 (expected, found) => panic!("{path}: {found:?}, not {expected:?}"),
+            }
+        }
+    }
+
+    proptest! {
+        /// Whatever is asked for: a program that is found is a file below the root, and name and path info are the path.
+        #[test]
+        fn nothing_outside_is_found(
+            segments in proptest::collection::vec(
+                prop_oneof![
+                    Just(".."), Just("."), Just("a"), Just("b"), Just("x.cgi"), Just("uploads"), Just("evil.cgi"), Just(""),
+                    Just("link.cgi"), Just("out.cgi"), Just(".git"), Just("x.jpg"), Just("index.cgi"), Just("é"),
+                ],
+                0..5,
+            ),
+        ) {
+            let dir = site();
+            let at = dir.path().join("root");
+            let root = Beneath::open_root(&at).unwrap();
+            let rules = ScriptRules {
+                extensions: ["cgi".to_owned()].into(),
+                no_execute: vec!["uploads".into()],
+                ..ScriptRules::default()
+            };
+            let path = format!("/{}", segments.join("/"));
+            if let Found::Script(script) = find(&root, &at, &rules, &path).unwrap() {
+                prop_assert_eq!(format!("{}{}", script.name, script.path_info), path);
+                let real = std::fs::canonicalize(&script.file).unwrap();
+                prop_assert!(real.starts_with(std::fs::canonicalize(&at).unwrap()));
+                prop_assert!(!script.name.contains("uploads") && !script.name.contains("/."));
             }
         }
     }
