@@ -77,38 +77,38 @@ async fn data(body: &mut Body) -> Option<Result<Bytes, InputError>> {
 }
 
 async fn spool(mut body: Body) -> Result<Input, InputError> {
-    let mut memory = Vec::new();
-    let mut file: Option<File> = None;
+    let (mut file, mut memory): (Option<File>, Vec<u8>) = (None, Vec::new());
     let mut length = 0;
     while let Some(data) = data(&mut body).await {
         let data = data?;
         length += data.len() as u64;
         memory.extend_from_slice(&data);
         if memory.len() > IN_MEMORY {
-            let bytes = std::mem::take(&mut memory);
-            file = Some(append(file, bytes).await.map_err(InputError::Spool)?);
+            let (written, room) = append(file, memory).await?;
+            (file, memory) = (Some(written), room);
         }
     }
-    match file {
-        None => Ok(Input::Stream(Body::from(Bytes::from(memory)), length)),
-        Some(file) => {
-            let mut file = append(Some(file), memory).await.map_err(InputError::Spool)?;
-            file.rewind().map_err(InputError::Spool)?;
-            Ok(Input::Spooled(file, length))
-        }
+    if file.is_none() {
+        return Ok(Input::Stream(Body::from(Bytes::from(memory)), length));
     }
+    let (mut file, _) = append(file, memory).await?;
+    file.rewind().map_err(InputError::Spool)?;
+    Ok(Input::Spooled(file, length))
 }
 
-async fn append(file: Option<File>, bytes: Vec<u8>) -> io::Result<File> {
+/// Writes the bytes to the end of the file, which is made with the first ones, and gives their room back.
+async fn append(file: Option<File>, mut bytes: Vec<u8>) -> Result<(File, Vec<u8>), InputError> {
     let work = move || {
         let mut file = match file {
             Some(file) => file,
             None => tempfile::tempfile()?,
         };
         file.write_all(&bytes)?;
-        Ok(file)
+        bytes.clear();
+        Ok((file, bytes))
     };
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e)))
+    let written = tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e)));
+    written.map_err(InputError::Spool)
 }
 
 /// Sends a body to a program and closes the pipe. A program that reads no more is not wrong: what is left of the body is let go.
