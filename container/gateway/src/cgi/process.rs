@@ -231,7 +231,8 @@ fn limit(pid: Pid, options: &CgiOptions) -> io::Result<()> {
             match prlimit(Some(pid), resource, Rlimit { current: limit, maximum: limit }) {
                 // Ended already.
                 Ok(_) | Err(rustix::io::Errno::SRCH) => {}
-                Err(error) => return Err(error.into()),
+                // More than the container itself may have, most likely.
+                Err(error) => return Err(io::Error::other(format!("its limit {resource:?} can't be set: {error}"))),
             }
         }
     }
