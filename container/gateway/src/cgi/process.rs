@@ -119,7 +119,7 @@ impl Process {
         }
         // All that this process itself opens is closed on exec; a module, or a library below one, may have forgotten to say so.
         close_fds::CloseFdsBuilder::new().cloexecfrom(3);
-        let mut child = command.spawn()?;
+        let mut child = spawn(&mut command)?;
         let leader = child.id().cast_signed();
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let made = (|| {
@@ -203,6 +203,20 @@ fn kill_group_unless(gone: bool, leader: i32) {
     if !gone {
         kill_group(leader, Signal::KILL);
     }
+}
+
+/// Starts it, also where the program was written a moment ago: a process that another thread is just starting may still have the
+/// descriptor by which it was written, until it is executed itself.
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    for _ in 0..20 {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            other => return other,
+        }
+    }
+    command.spawn()
 }
 
 /// Whether the process has ended, without waiting for it and without taking its status.
