@@ -80,7 +80,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     let launchers: wharf_deployer::Launchers = vec![
         (Kind::Module, Arc::new(modules)),
         (Kind::Static, Arc::new(StaticSite)),
-        (Kind::Cgi, Arc::new(Cgi)),
+        (Kind::Cgi, Arc::new(Cgi::default())),
         (Kind::Fastcgi, fastcgi.clone()),
         (Kind::Aspnet, fastcgi),
         (Kind::Proxy, Arc::new(Proxy)),

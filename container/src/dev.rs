@@ -16,6 +16,7 @@ use wharf_kernel::admin::{AppState, Operations};
 
 use crate::cli::{DevArgs, Global};
 use crate::dev_build::{self, Workspace};
+use crate::dev_folders;
 use crate::failure::Failure;
 use crate::run::{OnReady, Running, announce};
 use crate::{compose, settings_load};
@@ -40,15 +41,17 @@ pub(crate) fn dev(global: &Global, args: &DevArgs) -> Result<ExitCode, Failure> 
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed)?;
     let dir = fs::canonicalize(&dir).map_err(failed)?;
-    let workspaces = dev_build::discover(&args.paths).map_err(Failure::failed)?;
+    let folders = dev_folders::find(&args.paths);
+    let workspaces = dev_build::discover(&args.paths, !folders.is_empty()).map_err(Failure::failed)?;
     let builder = Builder {
         release: args.release || default_release(&workspaces),
         dir: dir.clone(),
         paths: args.paths.clone(),
         workspaces,
+        folders,
     };
     // Watching begins before the first build: a change during it must not be lost.
-    let (watcher, changes) = watch(&builder.workspaces)?;
+    let (watcher, changes) = watch(&builder.workspaces, &builder.folders)?;
     builder.build()?;
     settings.deploy.dir = dir;
     settings.deploy.keep_versions = 0;
@@ -77,12 +80,19 @@ struct Builder {
     dir: PathBuf,
     paths: Vec<PathBuf>,
     workspaces: Vec<Workspace>,
+    folders: Vec<PathBuf>,
 }
 
 impl Builder {
     /// Builds everything and installs what is new; gives the names of what was installed.
     fn build(&self) -> Result<Vec<String>, Failure> {
         let mut installed = Vec::new();
+        for folder in &self.folders {
+            let failed = |e: std::io::Error| Failure::failed(format!("{}: {e}", folder.display()));
+            if dev_folders::install(folder, &self.dir).map_err(failed)? {
+                installed.push(folder.file_name().unwrap_or_default().to_string_lossy().into_owned());
+            }
+        }
         for workspace in &self.workspaces {
             let built = dev_build::build(workspace, self.release).map_err(Failure::failed)?;
             for (name, module) in &built.modules {
@@ -98,7 +108,7 @@ impl Builder {
     }
 }
 
-fn watch(workspaces: &[Workspace]) -> Result<(RecommendedWatcher, Receiver<()>), Failure> {
+fn watch(workspaces: &[Workspace], folders: &[PathBuf]) -> Result<(RecommendedWatcher, Receiver<()>), Failure> {
     let (sender, receiver) = channel();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|e| !e.kind.is_access() && e.paths.iter().any(|p| is_source(p))) {
@@ -106,7 +116,7 @@ fn watch(workspaces: &[Workspace]) -> Result<(RecommendedWatcher, Receiver<()>),
         }
     })
     .map_err(Failure::failed)?;
-    for folder in workspaces.iter().flat_map(|w| &w.sources) {
+    for folder in workspaces.iter().flat_map(|w| &w.sources).chain(folders) {
         // Folder by folder, so that nothing in target/ is watched.
         let watched = watcher.watch(folder, RecursiveMode::NonRecursive).and_then(|()| {
             dev_build::source_folders(folder).iter().try_for_each(|sub| watcher.watch(sub, RecursiveMode::Recursive))
@@ -151,15 +161,16 @@ fn rebuild(mut builder: Builder, mut watcher: RecommendedWatcher, changes: &Rece
             }
         }
         // The change may have brought new folders or dependencies.
-        if let Ok(workspaces) = dev_build::discover(&builder.paths) {
+        let folders = dev_folders::find(&builder.paths);
+        if let Ok(workspaces) = dev_build::discover(&builder.paths, !folders.is_empty()) {
             let sources = |w: &[Workspace]| w.iter().flat_map(|w| w.sources.clone()).collect::<HashSet<_>>();
-            if sources(&workspaces) != sources(&builder.workspaces)
-                && let Ok((new, receiver)) = watch(&workspaces)
+            if (sources(&workspaces) != sources(&builder.workspaces) || folders != builder.folders)
+                && let Ok((new, receiver)) = watch(&workspaces, &folders)
             {
                 watcher = new;
                 later = Some(receiver);
             }
-            builder.workspaces = workspaces;
+            (builder.workspaces, builder.folders) = (workspaces, folders);
         }
         let _ = &watcher;
     }

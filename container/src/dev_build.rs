@@ -28,9 +28,11 @@ pub(crate) struct Built {
 
 /// Finds the application crates under the paths: packages with a `cdylib` target that depend on `wharf-sdk`.
 ///
+/// `others` says that there is something to serve beside them.
+///
 /// # Errors
 /// What cargo said, or that nothing was found.
-pub(crate) fn discover(paths: &[PathBuf]) -> Result<Vec<Workspace>, String> {
+pub(crate) fn discover(paths: &[PathBuf], others: bool) -> Result<Vec<Workspace>, String> {
     let mut by_root: BTreeMap<PathBuf, (Metadata, BTreeMap<PackageId, String>)> = BTreeMap::new();
     for path in paths {
         let path = fs::canonicalize(path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -59,10 +61,10 @@ pub(crate) fn discover(paths: &[PathBuf]) -> Result<Vec<Workspace>, String> {
         .filter(|(_, (_, packages))| !packages.is_empty())
         .map(|(root, (metadata, packages))| Workspace { root, sources: sources(&metadata, &packages), packages })
         .collect();
-    if workspaces.is_empty() {
+    if workspaces.is_empty() && !others {
         let paths: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
         return Err(format!(
-            "no application crate under {}: one has crate-type = [\"cdylib\"] and depends on wharf-sdk; 'wharf new NAME' makes one",
+            "no application crate under {}: one has crate-type = [\"cdylib\"] and depends on wharf-sdk; 'wharf new NAME' makes one; and no folder with an app.toml",
             paths.join(", ")
         ));
     }
@@ -195,7 +197,7 @@ mod tests {
     #[test]
     fn a_folder_without_crates_says_so() {
         let dir = tempfile::tempdir().unwrap();
-        let error = discover(&[dir.path().to_owned()]).err().unwrap();
+        let error = discover(&[dir.path().to_owned()], false).err().unwrap();
         assert!(error.contains("no application crate") && error.contains("wharf new"), "{error}");
     }
 

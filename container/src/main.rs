@@ -8,6 +8,7 @@ mod client;
 mod compose;
 mod dev;
 mod dev_build;
+mod dev_folders;
 mod explain;
 mod failure;
 mod meta;

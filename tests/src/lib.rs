@@ -2,6 +2,7 @@
 //! own, and speaks HTTP to it over plain sockets.
 #![forbid(unsafe_code)]
 
+mod cgi;
 mod fixtures;
 mod http;
 mod load;
@@ -10,6 +11,7 @@ mod site;
 
 use std::time::{Duration, Instant};
 
+pub use cgi::{CGI_ENV, CGI_TOML, cgi_app, cgi_program, cgi_variables, is_alive};
 pub use fixtures::{chameleon, is_required, library, marked, replaced, replaced_name, target, wharf, workspace};
 pub use http::{Answer, Client};
 pub use load::{Load, Tally};

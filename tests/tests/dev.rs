@@ -75,3 +75,32 @@ fn a_change_is_served_and_a_mistake_is_shown_while_the_old_one_serves() {
     let status = wait("its end", || dev.0.try_wait().unwrap());
     assert_eq!(status.code(), Some(0), "{}", err());
 }
+
+#[test]
+fn a_folder_that_needs_no_build_is_served_and_kept_up_to_date() {
+    let site = Site::new();
+    let sample = workspace().join("sample-apps/cgi-hello");
+    fs::create_dir_all(site.path("apps/cgi-hello")).unwrap();
+    for file in fs::read_dir(sample).unwrap().flatten() {
+        fs::copy(file.path(), site.path("apps/cgi-hello").join(file.file_name())).unwrap();
+    }
+    let out = || fs::read_to_string(site.path("dev.out")).unwrap_or_default();
+    let mut command = site.command(&["dev", "apps", "--set", "server.listen=127.0.0.1:0"]);
+    command.stdout(File::create(site.path("dev.out")).unwrap()).stderr(File::create(site.path("dev.err")).unwrap());
+    let dev = Dev(command.spawn().unwrap());
+    let addr: SocketAddr =
+        wait("'listening on'", || out().split_once("listening on http://")?.1.split_once('\n')?.0.parse().ok());
+    let client = || Client::connect(addr).unwrap();
+    let text = client().get("/cgi-hello/?name=Ada+L").unwrap().text();
+    assert!(text.contains("Ahoy, Ada L!"), "{text}");
+    let text = client().send("POST", "/cgi-hello/", &[], b"name=%3Cb%3E").unwrap().text();
+    assert!(text.contains("Ahoy, 3Cb3E!"), "{text}");
+    assert!(client().get("/cgi-hello/style.css").unwrap().text().contains("font-family"));
+    assert_eq!(client().get("/cgi-hello/app.toml").unwrap().status, 404);
+
+    let toml = fs::read_to_string(site.path("apps/cgi-hello/app.toml")).unwrap();
+    site.put("apps/cgi-hello/app.toml", toml.replace("Ahoy", "Moin"));
+    wait("the change", || client().get("/cgi-hello/").unwrap().text().contains("Moin, world!").then_some(()));
+    wait("the report", || out().contains("cgi-hello: redeployed").then_some(()));
+    drop(dev);
+}

@@ -30,8 +30,16 @@ impl Beneath {
     /// Opens a regular file or a directory below the root. Links that stay below it are followed. Everything else there
     /// might be (a FIFO, a device, a link out) is not found, and nothing here ever waits for a writer.
     fn open_below(&self, path: &Path) -> io::Result<(File, Metadata)> {
+        self.open_with(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC)
+    }
+
+    /// Looks at what [`Self::open_below`] would open, without the right to read it.
+    pub(crate) fn stat(&self, path: &Path) -> io::Result<Metadata> {
+        self.open_with(path, OFlags::PATH | OFlags::CLOEXEC).map(|(_, metadata)| metadata)
+    }
+
+    fn open_with(&self, path: &Path, flags: OFlags) -> io::Result<(File, Metadata)> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let opened = match openat2(&*self.0, path, flags, Mode::empty(), resolve) {
             // No openat2 (an old kernel, or a sandbox that does not know it): no links at all then.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use tower::ServiceExt;
 use tower_http::services::ServeDir;
 use tower_http::services::fs::DefaultServeDirFallback;
@@ -29,6 +30,40 @@ impl Files {
                 .ignore_multi_range_requests(true),
         )
     }
+
+    /// Serves single files below `root`, to whoever names them: no index pages, no compressed variants.
+    pub(crate) fn plain(root: Beneath) -> Self {
+        let files = ServeDir::with_backend("", root).append_index_html_on_directories(false);
+        Self(files.ignore_multi_range_requests(true))
+    }
+
+    /// Answers `asked`, whatever it was for, with the file at this path below the root, which is not encoded.
+    pub(crate) async fn send(&self, path: &str, asked: &http::request::Parts, lease: Lease) -> Response<Body> {
+        let encoded = percent_encoding::utf8_percent_encode(path, &IN_PATH);
+        let Ok(target) = format!("/{encoded}").parse::<Uri>() else { return empty(StatusCode::NOT_FOUND) };
+        let mut request = Request::new(Body::empty());
+        if asked.method == Method::HEAD {
+            *request.method_mut() = Method::HEAD;
+        }
+        *request.uri_mut() = target;
+        *request.headers_mut() = asked.headers.clone();
+        answer(self.0.clone(), request, lease).await
+    }
+}
+
+/// What is encoded in a path: all but unreserved characters and the slash (RFC 3986, section 2.3).
+const IN_PATH: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+
+async fn answer(
+    service: ServeDir<DefaultServeDirFallback, Beneath>,
+    request: Request<Body>,
+    lease: Lease,
+) -> Response<Body> {
+    let Ok(mut response) = service.oneshot(request).await;
+    if response.status().is_success() {
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
+    response.map(|body| Body::new(Leased { body, _lease: lease.held_for(Hold::Body) }))
 }
 
 impl Endpoint for Files {
@@ -51,14 +86,7 @@ impl Endpoint for Files {
         *file_request.method_mut() = request.method().clone();
         *file_request.uri_mut() = target;
         *file_request.headers_mut() = request.into_parts().0.headers;
-        let service = self.0.clone();
-        Box::pin(async move {
-            let Ok(mut response) = service.oneshot(file_request).await;
-            if response.status().is_success() {
-                response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-            }
-            response.map(|body| Body::new(Leased { body, _lease: lease.held_for(Hold::Body) }))
-        })
+        Box::pin(answer(self.0.clone(), file_request, lease))
     }
 }
 

@@ -3,11 +3,14 @@
 
 mod beneath;
 mod cgi;
+mod cgi_response;
 mod endpoint;
 mod fastcgi;
 mod generation;
 mod hidden;
+mod meta_variables;
 mod proxy;
+mod script;
 mod static_site;
 
 pub use cgi::Cgi;

@@ -59,6 +59,17 @@ impl PathElements {
     }
 }
 
+/// Who the client is, put into the request's extensions by whatever authenticated it.
+///
+/// Programs behind a gateway learn it as `REMOTE_USER` and `AUTH_TYPE` (RFC 3875, sections 4.1.11 and 4.1.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authenticated {
+    /// The user's name.
+    pub user: Arc<str>,
+    /// The scheme by which it was shown, as in the registry of RFC 9110, section 16.4.1: `Basic`, `Digest`.
+    pub scheme: Arc<str>,
+}
+
 /// One request on its way to an endpoint.
 pub struct Exchange {
     /// The request as it came, target included.

@@ -1,0 +1,216 @@
+//! The conversation with one process: both pipes at once, the client, and the clock.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Response, StatusCode};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+use wharf_kernel::Body;
+
+use super::input::InputError;
+use crate::cgi_response::{CgiHead, HeadLimits, parse_head};
+
+/// Room for each read: what a pipe holds.
+const READ: usize = 64 << 10;
+
+/// When something was last sent to or read from a process.
+#[derive(Clone)]
+pub(super) struct Activity(Arc<Mutex<Instant>>);
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    pub(super) fn touch(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a request has no answer of a program.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// What the client gets, as long as it got nothing.
+    pub(super) status: StatusCode,
+    /// For the log; empty where the client knows best.
+    pub(super) why: String,
+}
+
+impl Failure {
+    pub(super) fn new(status: StatusCode, why: impl Into<String>) -> Self {
+        Self { status, why: why.into() }
+    }
+
+    /// The program's answer is not one.
+    pub(super) fn bad(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, why)
+    }
+}
+
+/// A part of a response's content.
+pub(super) enum Piece {
+    Data(Bytes),
+    /// The content is whole. Without this at its end it is not.
+    End,
+}
+
+/// Whoever waits for the answer.
+pub(super) enum Client {
+    /// For the head.
+    Waiting(oneshot::Sender<Response<Body>>),
+    /// For content.
+    Reading(mpsc::Sender<Piece>),
+    /// It has all that it gets.
+    Served,
+}
+
+impl Client {
+    /// Returns when the client is gone.
+    pub(super) async fn gone(&mut self) {
+        match self {
+            Self::Waiting(reply) => reply.closed().await,
+            Self::Reading(pieces) => pieces.closed().await,
+            Self::Served => std::future::pending().await,
+        }
+    }
+
+    /// Answers, if that was not done yet, and says whether there was somebody to hear it.
+    pub(super) fn answer(&mut self, response: Response<Body>, next: Self) -> bool {
+        match std::mem::replace(self, next) {
+            Self::Waiting(reply) => reply.send(response).is_ok(),
+            other => {
+                *self = other;
+                false
+            }
+        }
+    }
+}
+
+/// One conversation.
+pub(super) struct Talk<'a> {
+    pub(super) client: &'a mut Client,
+    pub(super) stdout: pipe::Receiver,
+    /// What has been read and not been used yet.
+    pub(super) buffer: BytesMut,
+    /// The task that sends the request's content.
+    pub(super) pump: Option<JoinHandle<Result<(), InputError>>>,
+    pub(super) activity: Activity,
+    pub(super) deadline: Instant,
+    /// How long nothing may happen.
+    pub(super) idle: Duration,
+}
+
+impl Drop for Talk<'_> {
+    fn drop(&mut self) {
+        if let Some(pump) = &self.pump {
+            pump.abort();
+        }
+    }
+}
+
+impl Talk<'_> {
+    /// Reads the head of the response.
+    pub(super) async fn head(&mut self, limits: HeadLimits) -> Result<CgiHead, Failure> {
+        loop {
+            if let Some((head, length)) = parse_head(&self.buffer, limits).map_err(Failure::bad)? {
+                let _ = self.buffer.split_to(length);
+                return Ok(head);
+            }
+            if self.read().await? == 0 {
+                return Err(Failure::bad(match self.buffer.len() {
+                    0 => "it ended without an answer".to_owned(),
+                    _ => "it ended before its header did".to_owned(),
+                }));
+            }
+        }
+    }
+
+    /// Sends the content on, to its end.
+    pub(super) async fn content(&mut self) -> Result<(), Failure> {
+        loop {
+            if !self.buffer.is_empty() {
+                let data = self.buffer.split().freeze();
+                self.send(Piece::Data(data)).await?;
+            }
+            if self.read().await? == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads the content and lets it go.
+    pub(super) async fn discard(&mut self) -> Result<(), Failure> {
+        while self.read().await? > 0 {
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, piece: Piece) -> Result<(), Failure> {
+        let Client::Reading(pieces) = &*self.client else { return Ok(()) };
+        tokio::select! {
+            sent = pieces.send(piece) => sent.map_err(|_| gone()),
+            () = sleep_until(self.deadline) => Err(too_long()),
+        }?;
+        // A client that reads slowly does not make the program slow.
+        self.activity.touch();
+        Ok(())
+    }
+
+    /// Reads what is there, waiting for something; 0 at the end.
+    async fn read(&mut self) -> Result<usize, Failure> {
+        self.buffer.reserve(READ);
+        loop {
+            let due = (self.activity.last() + self.idle).min(self.deadline);
+            let pump = async {
+                match &mut self.pump {
+                    Some(pump) => pump.await.unwrap_or(Ok(())),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                read = self.stdout.read_buf(&mut self.buffer) => {
+                    self.activity.touch();
+                    return read.map_err(|e: io::Error| Failure::bad(format!("its output can't be read: {e}")));
+                }
+                () = self.client.gone() => return Err(gone()),
+                pumped = pump => {
+                    self.pump = None;
+                    if pumped.is_err() {
+                        // The pipeline knows more of the body, and corrects the status.
+                        return Err(Failure::new(StatusCode::BAD_REQUEST, ""));
+                    }
+                }
+                () = sleep_until(due) => {
+                    let now = Instant::now();
+                    if now >= self.deadline {
+                        return Err(too_long());
+                    }
+                    if now >= self.activity.last() + self.idle {
+                        let why = format!("it did nothing for {:?}", self.idle);
+                        return Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, why));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn gone() -> Failure {
+    Failure::new(StatusCode::BAD_REQUEST, "")
+}
+
+fn too_long() -> Failure {
+    Failure::new(StatusCode::GATEWAY_TIMEOUT, "it ran for longer than total_timeout allows")
+}
