@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::Uri;
 
 use crate::ServletContext;
+use crate::dispatch_state::DispatchState;
 
 /// The context behind a second reference count, which may be a thread's own: a count that all threads share is passed
 /// between processors with every request.
@@ -39,6 +40,8 @@ pub struct RequestFacts {
     pub id: Arc<str>,
     /// The application's surroundings; twice behind a reference count, for the outer one may be a thread's own.
     pub context: Arc<Arc<ServletContext>>,
+    /// Where it stands on its way through forwards and the like; `None` as long as it went the straight way.
+    pub dispatch: Option<Box<DispatchState>>,
 }
 
 /// The target a mounted application sees: the canonical encoded path without the context path, at least `/`, and the query.
@@ -63,6 +66,10 @@ pub struct ContainerInfo(Arc<RequestFacts>);
 impl ContainerInfo {
     pub(crate) fn new(facts: RequestFacts) -> Self {
         Self(Arc::new(facts))
+    }
+
+    pub(crate) fn into_facts(self) -> RequestFacts {
+        Arc::unwrap_or_clone(self.0)
     }
 
     /// The application's surroundings.

@@ -40,6 +40,7 @@ pub(crate) fn request(mut ffi: FfiRequest, id: Arc<str>, context: &LocalContext)
         authority: ffi.text(|h| h.authority).into(),
         id,
         context: context.clone(),
+        dispatch: None,
     };
     let body = ffi.body.take().map_or_else(Body::empty, |body| Body::new(Incoming { body, ended: false }));
     Ok(Request::from_parts(parts, body, facts))

@@ -17,6 +17,20 @@ pub(crate) struct Peer {
     pub(crate) local: Option<SocketAddr>,
 }
 
+/// A request in flight: dropped before it is answered, its client has gone.
+struct InFlight<'a> {
+    context: &'a ServletContext,
+    id: Arc<str>,
+    answered: bool,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let cancellations = &self.context.link().cancellations;
+        if self.answered { cancellations.answered(&self.id) } else { cancellations.cancelled(&self.id) }
+    }
+}
+
 /// A started application, with the container's mapping in front of it.
 pub(crate) struct Local {
     application: Arc<dyn Application>,
@@ -54,7 +68,12 @@ impl Local {
 
     pub(crate) async fn call(&self, request: http::Request<Body>, peer: Peer) -> Response {
         match self.map(request, peer) {
-            Ok(request) => self.application.call(request).await,
+            Ok(request) => {
+                let mut guard = InFlight { context: &self.context, id: request.shared_id(), answered: false };
+                let response = self.application.call(request).await;
+                guard.answered = true;
+                response
+            }
             Err(response) => *response,
         }
     }
@@ -99,6 +118,7 @@ impl Local {
             id: format!("local-{number}").into(),
             context: Arc::new(Arc::clone(&self.context)),
             request_uri: request_uri.clone(),
+            dispatch: None,
         };
         parts.uri = target_in_context(&path.encoded, context_path, parts.uri.query())
             .map_err(|error| bad(error.to_string()))?;
