@@ -1,24 +1,22 @@
 //! `wharf check FILE`: would the container take this module, and what would it be made of?
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use wharf_deployer::app_toml::{AppToml, Place};
 use wharf_kernel::launch::{Kind, Plan};
 use wharf_kernel::{AppId, ContextPath, Version};
 
 use crate::cli::{CheckArgs, Global};
 use crate::failure::Failure;
-use crate::{check_text, out, settings_load};
+use crate::{check_text, out, settings_load, side_car};
 
 /// Looks at the file and the side-car file beside it; with `--load` it is loaded, started and stopped in a child process
 /// too, and what builder and file make of it together is shown.
 pub(crate) fn check(global: &Global, args: &CheckArgs) -> Result<ExitCode, Failure> {
     let description = wharf_module::probe(&args.file).map_err(Failure::refused)?;
-    let side_car = side_car(args)?;
+    let side_car = side_car::read(&args.file)?;
     let toml = side_car.as_ref().map(|(_, toml)| toml.clone()).unwrap_or_default();
     let init: BTreeMap<String, String> =
         toml.init.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
@@ -62,16 +60,4 @@ pub(crate) fn check(global: &Global, args: &CheckArgs) -> Result<ExitCode, Failu
         out::print(check_text::render(&args.file, &description, servlets.as_deref(), &app, &init, file.as_deref()))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The side-car file beside the module, if there is one.
-fn side_car(args: &CheckArgs) -> Result<Option<(PathBuf, AppToml)>, Failure> {
-    let path = args.file.with_extension("toml");
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Failure::failed(format!("{}: {error}", path.display()))),
-    };
-    let toml = AppToml::parse(&path.display().to_string(), &text, Place::SideCar).map_err(Failure::usage)?;
-    Ok(Some((path, toml)))
 }

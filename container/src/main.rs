@@ -18,6 +18,7 @@ mod run;
 mod schema;
 mod settings_load;
 mod show_config;
+mod side_car;
 
 use std::process::ExitCode;
 

@@ -108,6 +108,6 @@ impl Request {
     /// }
     /// ```
     pub fn cancelled(&self) -> Cancelled {
-        self.context().link().cancellations.watch(&self.facts().id)
+        self.context().link().cancellations.watch(self.facts().id())
     }
 }

@@ -224,7 +224,7 @@ impl Remains {
             version: request.version(),
             headers: request.headers().clone(),
             extensions: request.extensions().clone(),
-            facts: request.facts().clone(),
+            facts: request.facts().copied(),
             attributes,
         }
     }
@@ -292,8 +292,8 @@ pub(crate) fn finish<'a>(
             status,
             error: error.map(Arc::new),
             exception_type,
-            request_uri: remains.facts.request_uri.to_string(),
-            servlet_name: app.servlet_info(remains.facts.servlet).map(|servlet| servlet.name.clone()),
+            request_uri: remains.facts.request_uri().to_owned(),
+            servlet_name: app.servlet_info(remains.facts.servlet()).map(|servlet| servlet.name.clone()),
             method: remains.method.clone(),
             query: remains.uri.query().map(str::to_owned),
         };

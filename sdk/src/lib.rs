@@ -74,8 +74,7 @@ pub use error::{BoxError, Error};
 pub use error_pages::ErrorPageTarget;
 pub use error_pages::{ErrorInfo, IntoErrorPage, Panicked};
 pub use facts::ContainerInfo;
-#[doc(hidden)]
-pub use facts::{RequestFacts, target_in_context};
+
 pub use filter::{Filter, FilterConfig, Next, filter_fn};
 pub use filter_mapping::{FilterMapping, IntoFilterMapping};
 pub use handler::{Handlers, any, delete, get, head, options, patch, post, put};
