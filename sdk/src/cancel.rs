@@ -52,8 +52,11 @@ impl Cancelled {
 pub(crate) struct Cancellations {
     watched: AtomicUsize,
     /// By the address of the request id, which is the request's own as long as its entry has a share in it.
-    senders: Mutex<HashMap<usize, (Arc<str>, watch::Sender<Stage>)>>,
+    senders: Mutex<HashMap<usize, Watched>>,
 }
+
+/// A request that somebody watches: its id, which keeps the address taken, and who tells.
+type Watched = (Arc<str>, watch::Sender<Stage>);
 
 impl Cancellations {
     fn watch(&self, id: &Arc<str>) -> Cancelled {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::BoxError;
 use crate::running::Init;
@@ -22,6 +23,8 @@ pub struct Web {
     pub(crate) filters: BTreeMap<String, WebFilter>,
     pub(crate) filter_order: Vec<String>,
     pub(crate) error_pages: Vec<WebErrorPage>,
+    /// Sessions are the container's: nothing of them is for the builder.
+    session: Option<IgnoredAny>,
 }
 
 /// `[servlets.NAME]`.
@@ -69,8 +72,8 @@ impl Web {
 
     /// Whether it says anything that only servlets can have.
     pub(crate) fn needs_servlets(&self) -> bool {
-        let name_alone = Self { display_name: self.display_name.clone(), ..Self::default() };
-        *self != name_alone
+        let without = Self { display_name: self.display_name.clone(), session: self.session, ..Self::default() };
+        *self != without
     }
 }
 

@@ -40,7 +40,9 @@ async fn order_and_patterns() {
             .servlet("default", "/", page("default"))
     };
     type Build = fn(App) -> App;
-    let cases: &[(Build, &[(&str, &str, &str)])] = &[
+    // Path, what answers, rule.
+    type Rows = &'static [(&'static str, &'static str, &'static str)];
+    let cases: &[(Build, Rows)] = &[
         (
             |app| app.filter("a", "/*", mark("a")).filter("b", "/*", mark("b")),
             &[

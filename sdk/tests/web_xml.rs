@@ -242,8 +242,10 @@ async fn a_router_has_error_pages_when_the_file_says_so() {
             .route("/fails", axum::routing::get(|| async { axum::http::StatusCode::BAD_GATEWAY }))
             .route("/own", axum::routing::get(|| async { (axum::http::StatusCode::BAD_GATEWAY, "own") }))
     };
-    let plain = TestClient::new(router()).start().await.unwrap();
-    assert_eq!(ask(&plain, "/fails").await, "502");
+    for nothing in ["", r#"{"display_name":"x"}"#, r#"{"session":{"timeout":"30m"}}"#] {
+        let plain = TestClient::new(router()).web(nothing).start().await.unwrap();
+        assert_eq!(ask(&plain, "/fails").await, "502", "{nothing}");
+    }
     let json = r#"{"error_pages":[{"status":502,"path":"/sorry"},{"status":404,"path":"/sorry"}]}"#;
     let client = TestClient::new(router()).context_path("/app").web(json).start().await.unwrap();
     for (path, want) in [
