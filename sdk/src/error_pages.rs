@@ -260,6 +260,21 @@ impl Remains {
     }
 }
 
+/// What describes content (RFC 9110, sections 8 and 14.4; RFC 6266), and so is wrong for other content.
+const OF_CONTENT: [header::HeaderName; 11] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_LOCATION,
+    header::CONTENT_RANGE,
+    header::CONTENT_DISPOSITION,
+    header::ETAG,
+    header::LAST_MODIFIED,
+    header::TRANSFER_ENCODING,
+    header::TRAILER,
+];
+
 /// Whether a response is what `sendError` makes: an error status, and no content of its own.
 pub(crate) fn is_bare_error(response: &Response) -> bool {
     let status = response.status_code();
@@ -318,7 +333,7 @@ pub(crate) fn finish<'a>(
         }
         // What goes with the status, such as `Allow`, stays; what described the content that is not sent goes.
         for name in headers.keys() {
-            let of_content = name.as_str().starts_with("content-") || *name == header::TRANSFER_ENCODING;
+            let of_content = OF_CONTENT.contains(name);
             if !of_content && (*name == header::SET_COOKIE || !answered.headers().contains_key(name)) {
                 for value in headers.get_all(name) {
                     answered.headers_mut().append(name, value.clone());

@@ -37,7 +37,10 @@ impl std::error::Error for Outer {
 /// A servlet that fails as the path says.
 fn failing() -> impl wharf_sdk::Servlet {
     any(|request: Request| async move {
-        let header = |response: Response| response.header("Allow", "GET")?.header("Content-Language", "en");
+        let header = |response: Response| {
+            let response = response.header("Allow", "GET")?.header("Content-Security-Policy", "default-src 'none'")?;
+            response.header("Content-Language", "en")?.header("ETag", "\"x\"")
+        };
         match request.path_info().unwrap_or_default() {
             "/payment" => Err(Error::from(Payment)),
             "/payment-402" => Err(Error::new(StatusCode::PAYMENT_REQUIRED, "pay").with_source(Payment)),
@@ -212,7 +215,9 @@ async fn header_fields_of_errors() {
     let client = TestClient::new(app()).start().await.unwrap();
     let response = client.get("/do/bare-404").send().await;
     assert_eq!(response.header("allow"), Some("GET"), "what goes with the status stays");
+    assert!(response.header("content-security-policy").is_some(), "what goes with every page stays");
     assert_eq!(response.header("content-language"), None, "what described the content goes");
+    assert_eq!(response.header("etag"), None, "what described the content goes");
     assert_eq!(response.header("content-type"), Some("text/plain; charset=utf-8"), "the page's");
     let head = client.request(Method::HEAD, "/do/bare-404").send().await;
     assert_eq!((head.status().as_u16(), head.header("content-length")), (404, Some("9")));
