@@ -9,7 +9,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::application::ServletInfo;
-use crate::async_context::AnyAsyncListener;
+use crate::async_listener::AnyAsyncListener;
 use crate::blocking::Blocking;
 use crate::error_pages::{ErrorPage, ErrorType, For};
 use crate::filter::AnyFilter;

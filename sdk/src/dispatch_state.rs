@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::async_context::AnyAsyncListener;
+use crate::async_listener::AnyAsyncListener;
 use crate::attributes::{Attributes, Value};
 use crate::dispatcher::Target;
 use crate::{DispatcherType, ErrorInfo, Request, ServletMapping};

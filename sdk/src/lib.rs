@@ -8,6 +8,7 @@ mod app;
 pub mod application;
 mod assemble;
 mod async_context;
+mod async_listener;
 mod attributes;
 mod blocking;
 mod body;
@@ -16,6 +17,7 @@ mod chain;
 mod client;
 mod context;
 mod dispatch;
+mod dispatch_error;
 mod dispatch_state;
 mod dispatcher;
 mod dispatcher_type;
@@ -55,19 +57,19 @@ mod web;
 
 pub use app::App;
 pub use application::{IntoApplication, MappingError};
-pub use async_context::{
-    AsyncAnswer, AsyncContext, AsyncDropped, AsyncEvent, AsyncListener, AsyncTimeout, DEFAULT_ASYNC_TIMEOUT,
-};
+pub use async_context::{AsyncAnswer, AsyncContext, DEFAULT_ASYNC_TIMEOUT};
+pub use async_listener::{AsyncDropped, AsyncEvent, AsyncListener, AsyncTimeout};
 pub use blocking::{BlockingServlet, blocking};
 pub use body::Body;
 pub use cancel::{Cancelled, ClientGone};
 pub use client::{TestClient, TestClientBuilder, TestRequest, TestResponse};
 pub use context::ServletContext;
 pub use cookie;
+pub use dispatch_error::{DispatchError, MAX_DISPATCH_DEPTH};
 pub use dispatch_state::DispatchPath;
 #[doc(hidden)]
 pub use dispatch_state::DispatchState;
-pub use dispatcher::{DispatchError, Included, MAX_DISPATCH_DEPTH, RequestDispatcher};
+pub use dispatcher::{Included, RequestDispatcher};
 pub use dispatcher_type::DispatcherType;
 pub use error::{BoxError, Error};
 #[doc(hidden)]

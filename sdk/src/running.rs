@@ -12,7 +12,7 @@ use std::time::Duration;
 use wharf_mapping::{Match, ServletMap};
 
 use crate::application::{Application, BoxFuture, ServletInfo, answer, contain};
-use crate::async_context::{AnyAsyncListener, Watch, timeout_error};
+use crate::async_listener::{AnyAsyncListener, Watch, timeout_error};
 use crate::chain::{Chain, Step};
 use crate::error_pages::{ErrorPages, Panicked, Remains, finish};
 use crate::filter::AnyFilter;
