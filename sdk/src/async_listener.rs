@@ -20,7 +20,7 @@ impl fmt::Display for AsyncTimeout {
 
 impl std::error::Error for AsyncTimeout {}
 
-/// Every [`AsyncContext`] of a request was dropped, and none had answered: the source of its error.
+/// Every [`AsyncContext`](crate::AsyncContext) of a request was dropped, and none had answered: the source of its error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AsyncDropped;
 
@@ -57,10 +57,10 @@ impl<'a> AsyncEvent<'a> {
 
 /// Hears what becomes of an asynchronous request (`AsyncListener` of Servlet 6.1, section 2.3.3.3).
 ///
-/// Given to [`AsyncContext::add_listener`] it hears of that one; given to
+/// Given to [`AsyncContext::add_listener`](crate::AsyncContext::add_listener) it hears of that one; given to
 /// [`App::async_listener`](crate::App::async_listener), of every request: a handler is asynchronous without further ado.
 pub trait AsyncListener: Send + Sync + 'static {
-    /// [`Request::start_async`] was called: for a listener of the application the first time, for one of a request again, after
+    /// [`Request::start_async`](crate::Request::start_async) was called: for a listener of the application the first time, for one of a request again, after
     /// a dispatch.
     fn on_start_async(&self, event: &AsyncEvent<'_>) {
         let _ = event;

@@ -5,7 +5,7 @@ use std::fmt;
 /// Dispatches on top of each other; one more is an error. Each is a call within a call, so this bounds the stack.
 pub const MAX_DISPATCH_DEPTH: usize = 16;
 
-/// Why a request can't be dispatched. Turned into an [`Error`] by `?`, it is a 500.
+/// Why a request can't be dispatched. Turned into an [`Error`](crate::Error) by `?`, it is a 500.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DispatchError {
