@@ -60,8 +60,8 @@ impl<'a> AsyncEvent<'a> {
 /// Given to [`AsyncContext::add_listener`](crate::AsyncContext::add_listener) it hears of that one; given to
 /// [`App::async_listener`](crate::App::async_listener), of every request: a handler is asynchronous without further ado.
 pub trait AsyncListener: Send + Sync + 'static {
-    /// [`Request::start_async`](crate::Request::start_async) was called: for a listener of the application the first time, for one of a request again, after
-    /// a dispatch.
+    /// [`Request::start_async`](crate::Request::start_async) was called: for a listener of the application the first time,
+    /// for one of a request again, after a dispatch.
     fn on_start_async(&self, event: &AsyncEvent<'_>) {
         let _ = event;
     }
