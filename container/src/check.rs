@@ -1,25 +1,34 @@
-//! `wharf check FILE`: would the container take this module?
+//! `wharf check FILE`: would the container take this module, and what would it be made of?
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use serde_json::{Value, json};
 use wharf_kernel::launch::{Kind, Plan};
 use wharf_kernel::{AppId, ContextPath, Version};
 
 use crate::cli::{CheckArgs, Global};
 use crate::failure::Failure;
-use crate::{out, settings_load};
+use crate::{check_text, out, settings_load, side_car};
 
-/// Looks at the file; with `--load` it is loaded, started and stopped in a child process too.
+/// Looks at the file and the side-car file beside it; with `--load` it is loaded, started and stopped in a child process
+/// too, and what builder and file make of it together is shown.
 pub(crate) fn check(global: &Global, args: &CheckArgs) -> Result<ExitCode, Failure> {
     let description = wharf_module::probe(&args.file).map_err(Failure::refused)?;
-    let mut servlets = None;
+    let side_car = side_car::read(&args.file)?;
+    let toml = side_car.as_ref().map(|(_, toml)| toml.clone()).unwrap_or_default();
+    let init: BTreeMap<String, String> =
+        toml.init.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
+    let mut tried = None;
     if args.load {
         let deploy = settings_load::load(global)?.settings.deploy;
         let copies = tempfile::tempdir().map_err(Failure::failed)?;
         let program = std::env::current_exe().map_err(Failure::failed)?;
+        let path = toml.context_path.as_deref().unwrap_or("/check");
         let id = AppId {
             host: "default".into(),
-            path: ContextPath::parse("/check").map_err(Failure::failed)?,
+            path: ContextPath::parse(path).map_err(Failure::failed)?,
             version: Version::default(),
         };
         let plan = Plan {
@@ -27,39 +36,28 @@ pub(crate) fn check(global: &Global, args: &CheckArgs) -> Result<ExitCode, Failu
             kind: Kind::Module,
             source: args.file.clone(),
             folder: None,
-            init: std::collections::BTreeMap::new(),
+            init: init.clone(),
             generation: 1,
             trial_timeout: deploy.trial_timeout,
-            start_timeout: deploy.start_timeout,
-            stop_timeout: deploy.stop_timeout,
-            runtime_threads: deploy.runtime_threads,
-            blocking_threads: deploy.blocking_threads,
-            options: std::sync::Arc::default(),
+            start_timeout: toml.start_timeout.unwrap_or(deploy.start_timeout),
+            stop_timeout: toml.stop_timeout.unwrap_or(deploy.stop_timeout),
+            runtime_threads: toml.runtime_threads.unwrap_or(deploy.runtime_threads),
+            blocking_threads: toml.blocking_threads.unwrap_or(deploy.blocking_threads),
+            options: Arc::new(toml.options()),
         };
-        servlets = Some(wharf_module::trial::run(&program, copies.path(), &plan).map_err(Failure::refused)?);
+        tried = Some(wharf_module::trial::run(&program, copies.path(), &plan).map_err(Failure::refused)?);
     }
+    let file = side_car.map(|(path, _)| path.display().to_string());
+    // The module's own text: whatever it is, it is shown as JSON or not at all.
+    let app: Value = tried.as_ref().and_then(|tried| serde_json::from_str(&tried.description).ok()).unwrap_or_default();
+    let servlets = tried.map(|tried| tried.servlets);
     if global.json {
-        out::print_line(format_args!("{:#}", serde_json::json!({ "description": description, "servlets": servlets })))?;
-        return Ok(ExitCode::SUCCESS);
+        let all = json!({
+            "description": description, "servlets": servlets, "application": app, "init": init, "side_car": file,
+        });
+        out::print_line(format_args!("{all:#}"))?;
+    } else {
+        out::print(check_text::render(&args.file, &description, servlets.as_deref(), &app, &init, file.as_deref()))?;
     }
-    let mut text = format!("{}: a Wharf module\n", args.file.display());
-    for (key, value) in [
-        ("name", description.name),
-        ("version", description.version),
-        ("sdk", description.sdk),
-        ("abi", description.abi),
-        ("compiler", description.rustc),
-        ("sha256", description.sha256),
-        ("size", format!("{} bytes", description.size)),
-    ] {
-        text.push_str(&format!("  {key:<9} {value}\n"));
-    }
-    for servlet in servlets.iter().flatten() {
-        text.push_str(&format!("  servlet   {} {}\n", servlet.name, servlet.patterns.join(" ")));
-    }
-    if servlets.is_none() {
-        text.push_str("it was not loaded; 'wharf check --load' tries that in a process of its own\n");
-    }
-    out::print(text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -63,6 +63,11 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Print the configuration in force and where each key comes from
     Config,
+    /// Print the JSON schema of a configuration file, for editors
+    Schema {
+        /// Which file: 'app' for an application's (shop.toml, app.toml), 'server' for wharf.toml
+        of: SchemaOf,
+    },
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -70,6 +75,15 @@ pub(crate) enum Command {
     },
     /// Print the manual page
     Man,
+}
+
+/// The configuration files that have a schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum SchemaOf {
+    /// An application's TOML file.
+    App,
+    /// The container's.
+    Server,
 }
 
 #[derive(Debug, Args)]
@@ -101,7 +115,7 @@ pub(crate) struct NewArgs {
 pub(crate) struct CheckArgs {
     /// The module
     pub(crate) file: PathBuf,
-    /// Load, start and stop it too, in a process of its own
+    /// Load, start and stop it too, in a process of its own, and show what it and the side-car file make together
     #[arg(long)]
     pub(crate) load: bool,
 }

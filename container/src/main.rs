@@ -3,6 +3,7 @@
 
 mod apps;
 mod check;
+mod check_text;
 mod cli;
 mod client;
 mod compose;
@@ -15,8 +16,10 @@ mod meta;
 mod new;
 mod out;
 mod run;
+mod schema;
 mod settings_load;
 mod show_config;
+mod side_car;
 
 use std::process::ExitCode;
 
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Rollback(app) => apps::operate(&cli.global, "POST", &app.name, "/rollback"),
         Command::Explain(args) => explain::explain(&cli.global, args),
         Command::Config => show_config::show(&cli.global),
+        Command::Schema { of } => schema::schema(*of),
         Command::Completions { shell } => meta::completions(*shell),
         Command::Man => meta::man(),
     };

@@ -1,21 +1,28 @@
 //! The builder of an application from servlets, filters and listeners.
 
 use std::any::Any;
-use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::application::{Application, MappingError, ServletInfo};
+use crate::application::ServletInfo;
+use crate::async_listener::AnyAsyncListener;
 use crate::blocking::Blocking;
+use crate::error_pages::{ErrorPage, ErrorType, For};
 use crate::filter::AnyFilter;
+use crate::layer::{NextService, layer};
 use crate::listener::AnyListener;
 use crate::mount::Mounted;
-use crate::pattern::{self, IntoPatterns};
-use crate::running::{FilterEntry, Reach, Running, ServletEntry};
+use crate::pattern::IntoPatterns;
+use crate::running::Init;
 use crate::servlet::AnyServlet;
-use crate::{BlockingServlet, Body, BoxError, ContextListener, Filter, Servlet};
+use crate::{
+    AsyncListener, BlockingServlet, Body, BoxError, ContextAttributeListener, ContextListener, Filter, FilterMapping,
+    IntoErrorPage, IntoFilterMapping, RequestAttributeListener, RequestListener, Servlet, StatusCode,
+};
 
 /// An application made of servlets, filters and listeners.
 ///
@@ -45,13 +52,57 @@ use crate::{BlockingServlet, Body, BoxError, ContextListener, Filter, Servlet};
 /// | `*.html` | last segments that end so |
 /// | `""` | the context root alone |
 /// | `/` | everything else |
+///
+/// # Configuration
+/// The TOML file of an application can say most of what is said here, and wins over it.
 #[derive(Default)]
 #[must_use]
 pub struct App {
-    servlets: Vec<ServletEntry>,
-    filters: Vec<FilterEntry>,
-    listeners: Vec<Arc<dyn AnyListener>>,
-    attributes: Vec<Arc<dyn Any + Send + Sync>>,
+    pub(crate) parts: Parts,
+}
+
+/// What a builder has been told.
+#[derive(Default)]
+pub(crate) struct Parts {
+    pub(crate) servlets: Vec<ServletPart>,
+    pub(crate) filters: Vec<FilterPart>,
+    /// In the order of declaration, by name of the filter.
+    pub(crate) mappings: Vec<(String, FilterMapping)>,
+    pub(crate) servlet_init: Vec<(String, String, String)>,
+    pub(crate) filter_init: Vec<(String, String, String)>,
+    pub(crate) servlet_timeouts: Vec<(String, Duration)>,
+    pub(crate) async_timeout: Option<Duration>,
+    pub(crate) listeners: Vec<Arc<dyn AnyListener>>,
+    pub(crate) request_listeners: Vec<Arc<dyn RequestListener>>,
+    pub(crate) context_attribute_listeners: Vec<Arc<dyn ContextAttributeListener>>,
+    pub(crate) request_attribute_listeners: Vec<Arc<dyn RequestAttributeListener>>,
+    pub(crate) async_listeners: Vec<Arc<dyn AnyAsyncListener>>,
+    pub(crate) attributes: Vec<Arc<dyn Any + Send + Sync>>,
+    pub(crate) error_pages: Vec<ErrorPage>,
+    pub(crate) error_types: Vec<ErrorType>,
+    pub(crate) welcome_files: Vec<String>,
+    pub(crate) display_name: Option<String>,
+}
+
+pub(crate) struct ServletPart {
+    pub(crate) info: ServletInfo,
+    pub(crate) servlet: Arc<dyn AnyServlet>,
+    /// It has no URL pattern, and shall have none.
+    pub(crate) by_name_alone: bool,
+    pub(crate) init: Init,
+    pub(crate) timeout: Option<Duration>,
+    /// The TOML file changed it.
+    pub(crate) from_file: bool,
+    /// The builder did not name it: it answers 404 where nothing else answers.
+    pub(crate) implied: bool,
+}
+
+pub(crate) struct FilterPart {
+    pub(crate) name: String,
+    pub(crate) filter: Arc<dyn AnyFilter>,
+    pub(crate) init: Init,
+    /// The TOML file changed it.
+    pub(crate) from_file: bool,
 }
 
 impl App {
@@ -65,7 +116,12 @@ impl App {
     /// Names must be unique in the application. Mistakes in names and patterns are reported when the application is made
     /// ready to run.
     pub fn servlet(self, name: impl Into<String>, patterns: impl IntoPatterns, servlet: impl Servlet) -> Self {
-        self.any_servlet(name.into(), patterns.into_patterns(), Arc::new(servlet))
+        self.any_servlet(name.into(), patterns.into_patterns(), false, Arc::new(servlet))
+    }
+
+    /// Adds a servlet that no path leads to, for [`Request::named_dispatcher`](crate::Request::named_dispatcher).
+    pub fn named_servlet(self, name: impl Into<String>, servlet: impl Servlet) -> Self {
+        self.any_servlet(name.into(), Vec::new(), true, Arc::new(servlet))
     }
 
     /// Adds a servlet that blocks its thread; it runs on the pool for blocking work.
@@ -101,130 +157,195 @@ impl App {
         self.servlet(name, patterns, Mounted::new(service))
     }
 
-    /// Adds a filter before every request whose path fits one of these URL patterns (`"/*"` for all).
-    ///
-    /// Filters run in the order in which they were added, whether they were added by pattern or by servlet.
-    pub fn filter(self, name: impl Into<String>, patterns: impl IntoPatterns, filter: impl Filter) -> Self {
-        self.any_filter(name.into(), Reach::Paths(patterns.into_patterns()), Arc::new(filter))
+    /// Gives a servlet an init parameter, for its [`ServletConfig`](crate::ServletConfig).
+    pub fn servlet_init(
+        mut self,
+        servlet: impl Into<String>,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Self {
+        self.parts.servlet_init.push((servlet.into(), name.into(), value.into()));
+        self
     }
 
-    /// Adds a filter before the servlets with these names.
+    /// Adds a filter before every request whose path fits one of these URL patterns (`"/*"` for all), or as a
+    /// [`FilterMapping`] says.
+    ///
+    /// Filters by URL pattern run first, in the order in which they were added; then those by servlet name, in theirs
+    /// (Servlet 6.1, section 6.2.4). A filter of which two mappings fit runs once.
+    pub fn filter(self, name: impl Into<String>, mapping: impl IntoFilterMapping, filter: impl Filter) -> Self {
+        self.any_filter(name.into(), mapping.into_filter_mapping(), Arc::new(filter))
+    }
+
+    /// Adds a filter before the servlets with these names; `"*"` stands for all.
     pub fn filter_servlets(self, name: impl Into<String>, servlets: impl IntoPatterns, filter: impl Filter) -> Self {
-        self.any_filter(name.into(), Reach::Servlets(servlets.into_patterns()), Arc::new(filter))
+        self.filter(name, FilterMapping::servlets(servlets), filter)
+    }
+
+    /// Gives a filter an init parameter, for its [`FilterConfig`](crate::FilterConfig).
+    pub fn filter_init(mut self, filter: impl Into<String>, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.parts.filter_init.push((filter.into(), name.into(), value.into()));
+        self
+    }
+
+    /// Adds a tower layer as a filter before every request; its name is `layer-1`, `layer-2` and so on. For some paths
+    /// alone, give [`layer`](crate::layer()) to [`App::filter`].
+    pub fn layer<L, S, B>(self, tower_layer: L) -> Self
+    where
+        L: Layer<NextService, Service = S>,
+        S: Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let number = self.parts.filters.iter().filter(|filter| filter.name.starts_with("layer-")).count() + 1;
+        self.filter(format!("layer-{number}"), "/*", layer(tower_layer))
+    }
+
+    /// Adds a page that answers in place of a response with this status that has no content, or of an error with it
+    /// (Servlet 6.1, section 10.9). The page is a path of the application, or a servlet.
+    ///
+    /// The status stays, unless the page answers with another than a 2xx. [`Request::error`](crate::Request::error) tells the
+    /// page what happened. A page that fails is replaced by the container's own.
+    ///
+    /// ```
+    /// use wharf_sdk::{App, Request, StatusCode, TestClient, any, get};
+    ///
+    /// let app = App::new()
+    ///     .servlet("home", "", get(|_| async { "home" }))
+    ///     .error_page(StatusCode::NOT_FOUND, any(|request: Request| async move {
+    ///         format!("no {}", request.error().map_or("", |error| error.request_uri()))
+    ///     }));
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let client = TestClient::new(app).start().await.unwrap();
+    /// let response = client.get("/cart").send().await;
+    /// assert_eq!(response.status(), 404);
+    /// assert_eq!(response.text().await, "no /cart");
+    /// # });
+    /// ```
+    pub fn error_page(self, status: StatusCode, page: impl IntoErrorPage) -> Self {
+        self.any_error_page(For::Status(status), page)
+    }
+
+    /// Adds a page for errors of this type: the source of an [`Error`](crate::Error), or one of its causes. It comes before
+    /// one for the status.
+    pub fn error_page_for<E: std::error::Error + 'static>(mut self, page: impl IntoErrorPage) -> Self {
+        self.parts.error_types.push(ErrorType::of::<E>());
+        self.any_error_page(For::Type(ErrorType::of::<E>()), page)
+    }
+
+    /// Adds a page for every error that has none of its own.
+    pub fn default_error_page(self, page: impl IntoErrorPage) -> Self {
+        self.any_error_page(For::Everything, page)
+    }
+
+    /// Makes a type of errors known by its name, without the module, to the `[[error_pages]]` of the TOML file.
+    pub fn error_type<E: std::error::Error + 'static>(mut self) -> Self {
+        self.parts.error_types.push(ErrorType::of::<E>());
+        self
+    }
+
+    /// Names of servlets' paths that answer for their folder: with `["index.html"]`, a request to `/docs/` that nothing but
+    /// the default servlet takes goes to the servlet of `/docs/index.html`, if there is one (Servlet 6.1, section 10.10).
+    pub fn welcome_files(mut self, files: impl IntoPatterns) -> Self {
+        self.parts.welcome_files = files.into_patterns();
+        self
+    }
+
+    /// Name of the application for people.
+    pub fn display_name(mut self, name: impl Into<String>) -> Self {
+        self.parts.display_name = Some(name.into());
+        self
+    }
+
+    /// How long a request may take until its response is ready. Then its future is dropped, and it fails with 500 and
+    /// [`AsyncTimeout`](crate::AsyncTimeout), unless an [`AsyncListener`] answers. Not called, there is no such limit but for
+    /// [`Request::start_async`](crate::Request::start_async), which has 30 seconds. Zero is no limit, too.
+    pub fn async_timeout(mut self, timeout: Duration) -> Self {
+        self.parts.async_timeout = Some(timeout);
+        self
+    }
+
+    /// As [`App::async_timeout`], for requests to one servlet. Zero is no limit.
+    pub fn servlet_timeout(mut self, servlet: impl Into<String>, timeout: Duration) -> Self {
+        self.parts.servlet_timeouts.push((servlet.into(), timeout));
+        self
     }
 
     /// Adds a listener for the start and the stop of the application.
     pub fn listener(mut self, listener: impl ContextListener) -> Self {
-        self.listeners.push(Arc::new(listener));
+        self.parts.listeners.push(Arc::new(listener));
+        self
+    }
+
+    /// Adds a listener for requests that come and go.
+    pub fn request_listener(mut self, listener: impl RequestListener) -> Self {
+        self.parts.request_listeners.push(Arc::new(listener));
+        self
+    }
+
+    /// Adds a listener for changes of the application's attributes.
+    pub fn context_attribute_listener(mut self, listener: impl ContextAttributeListener) -> Self {
+        self.parts.context_attribute_listeners.push(Arc::new(listener));
+        self
+    }
+
+    /// Adds a listener for changes of requests' attributes.
+    pub fn request_attribute_listener(mut self, listener: impl RequestAttributeListener) -> Self {
+        self.parts.request_attribute_listeners.push(Arc::new(listener));
+        self
+    }
+
+    /// Adds a listener for what becomes of requests: timeouts, errors, clients that go away.
+    pub fn async_listener(mut self, listener: impl AsyncListener) -> Self {
+        self.parts.async_listeners.push(Arc::new(listener));
         self
     }
 
     /// Adds something that all parts share, found by its type with
     /// [`ServletContext::attribute`](crate::ServletContext::attribute). It is there before the first listener is called.
     pub fn attribute<T: Any + Send + Sync>(mut self, value: T) -> Self {
-        self.attributes.push(Arc::new(value));
+        self.parts.attributes.push(Arc::new(value));
         self
     }
 
-    fn any_servlet(mut self, name: String, patterns: Vec<String>, servlet: Arc<dyn AnyServlet>) -> Self {
-        self.servlets.push(ServletEntry { info: ServletInfo { name, patterns }, servlet });
+    fn any_servlet(
+        mut self,
+        name: String,
+        patterns: Vec<String>,
+        by_name_alone: bool,
+        servlet: Arc<dyn AnyServlet>,
+    ) -> Self {
+        self.parts.servlets.push(ServletPart {
+            info: ServletInfo { name, patterns },
+            servlet,
+            by_name_alone,
+            init: Init::new(),
+            timeout: None,
+            from_file: false,
+            implied: false,
+        });
         self
     }
 
-    fn any_filter(mut self, name: String, reach: Reach, filter: Arc<dyn AnyFilter>) -> Self {
-        self.filters.push(FilterEntry { name: name.into(), reach, filter });
+    fn any_filter(mut self, name: String, mapping: FilterMapping, filter: Arc<dyn AnyFilter>) -> Self {
+        self.parts.mappings.push((name.clone(), mapping));
+        self.parts.filters.push(FilterPart { name, filter, init: Init::new(), from_file: false });
         self
     }
 
-    /// Checks names and patterns and makes it ready to run.
-    pub(crate) fn build(mut self) -> Result<Arc<dyn Application>, MappingError> {
-        let mut names = HashSet::new();
-        for ServletEntry { info, .. } in &self.servlets {
-            if info.name.is_empty() {
-                return Err(MappingError::Pattern("a servlet has an empty name: give it one".into()));
-            }
-            if !names.insert(info.name.as_str()) {
-                return Err(MappingError::Pattern(format!(
-                    "two servlets have the name '{}': give each its own",
-                    info.name
-                )));
-            }
-            if info.patterns.is_empty() {
-                return Err(MappingError::Pattern(format!("servlet '{}' has no URL pattern", info.name)));
-            }
-        }
-        let mut filter_names = HashSet::new();
-        for filter in &self.filters {
-            if filter.name.is_empty() || !filter_names.insert(&filter.name) {
-                return Err(MappingError::Pattern(format!(
-                    "filter name '{}' is empty or used twice: give each filter its own",
-                    filter.name
-                )));
-            }
-            match &filter.reach {
-                Reach::Paths(patterns) => {
-                    for text in patterns {
-                        pattern::check(text).map_err(|why| {
-                            MappingError::Pattern(format!("filter '{}' has the pattern '{text}': {why}", filter.name))
-                        })?;
-                    }
-                }
-                Reach::Servlets(servlets) => {
-                    if let Some(unknown) = servlets.iter().find(|name| !names.contains(name.as_str())) {
-                        return Err(MappingError::Pattern(format!(
-                            "filter '{}' is for servlet '{unknown}', but there is none of that name",
-                            filter.name
-                        )));
-                    }
-                }
-            }
-        }
-        pattern::check_servlets(&self.servlets.iter().map(|entry| &entry.info).collect::<Vec<_>>())?;
-
-        // Filters by path stand before whatever a path leads to, even where that is nothing: so nothing needs a servlet.
-        let everything = |info: &ServletInfo| info.patterns.iter().any(|p| p == "/" || p == "/*");
-        let by_path = self.filters.iter().any(|filter| matches!(filter.reach, Reach::Paths(_)));
-        if (by_path || self.servlets.is_empty()) && !self.servlets.iter().any(|entry| everything(&entry.info)) {
-            let name = if names.contains("default") { "wharf-default" } else { "default" };
-            let nothing = crate::any(|_| async { http::StatusCode::NOT_FOUND });
-            self = self.servlet(name, "/", nothing);
-        }
-        Ok(Running::new(self.servlets, self.filters, self.listeners, self.attributes))
+    fn any_error_page(mut self, of: For, page: impl IntoErrorPage) -> Self {
+        self.parts.error_pages.push(ErrorPage { of, to: page.into_error_page().0, from_file: false });
+        self
     }
 }
 
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("App")
-            .field("servlets", &self.servlets.iter().map(|entry| &entry.info).collect::<Vec<_>>())
-            .field("filters", &self.filters.iter().map(|filter| &*filter.name).collect::<Vec<_>>())
+            .field("servlets", &self.parts.servlets.iter().map(|part| &part.info).collect::<Vec<_>>())
+            .field("filters", &self.parts.filters.iter().map(|filter| &*filter.name).collect::<Vec<_>>())
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{IntoApplication, filter_fn, get};
-
-    #[test]
-    fn mistakes_in_names_and_patterns_are_told() {
-        let page = || get(|_| async { "x" });
-        let pass = || filter_fn(|request, next: crate::Next| async move { next.run(request).await });
-        for (app, want) in [
-            (App::new().servlet("a", "/a", page()).servlet("a", "/b", page()), "two servlets have the name 'a'"),
-            (App::new().servlet("", "/a", page()), "empty name"),
-            (App::new().servlet("a", Vec::<String>::new(), page()), "no URL pattern"),
-            (App::new().servlet("a", "a", page()), "'a'"),
-            (App::new().servlet("a", "/a", page()).servlet("b", "/a", page()), "'/a'"),
-            (App::new().filter_servlets("f", "b", pass()), "servlet 'b'"),
-            (App::new().filter("f", "a", pass()), "'a'"),
-            (App::new().filter("f", "/*", pass()).filter("f", "/*", pass()), "'f'"),
-        ] {
-            match app.into_application() {
-                Err(MappingError::Pattern(text)) => assert!(text.contains(want), "{text} should name {want}"),
-                other => panic!("{want}: {:?}", other.map(|app| app.servlets())),
-            }
-        }
     }
 }

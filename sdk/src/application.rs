@@ -11,6 +11,7 @@ use tower_service::Service;
 pub(crate) use wharf_abi::contain;
 
 use crate::mount::Mounted;
+use crate::web::Web;
 use crate::{App, Body, BoxError, Request, Response, ServletContext};
 
 /// A boxed future.
@@ -31,6 +32,11 @@ pub struct ServletInfo {
 pub trait Application: Send + Sync + 'static {
     /// Its servlets; empty when it takes the whole context.
     fn servlets(&self) -> Vec<ServletInfo>;
+
+    /// What it is made of, as JSON, for people who look at it; empty when it takes the whole context.
+    fn description(&self) -> &str {
+        ""
+    }
 
     /// Starts it: context listeners in order, then filters, then servlets. When it fails, what was started has been stopped
     /// again.
@@ -88,12 +94,21 @@ pub trait IntoApplication<Marker = ()> {
     ///
     /// # Errors
     /// When a name or URL pattern is not valid, or it could not be made.
-    fn into_application(self) -> Result<Arc<dyn Application>, MappingError>;
+    fn into_application(self) -> Result<Arc<dyn Application>, MappingError>
+    where
+        Self: Sized,
+    {
+        self.configured(&Web::default())
+    }
+
+    /// The application, with what a configuration file says of it.
+    #[doc(hidden)]
+    fn configured(self, web: &Web) -> Result<Arc<dyn Application>, MappingError>;
 }
 
 impl IntoApplication<App> for App {
-    fn into_application(self) -> Result<Arc<dyn Application>, MappingError> {
-        self.build()
+    fn configured(self, web: &Web) -> Result<Arc<dyn Application>, MappingError> {
+        self.build(web)
     }
 }
 
@@ -110,7 +125,11 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    fn into_application(self) -> Result<Arc<dyn Application>, MappingError> {
+    fn configured(self, web: &Web) -> Result<Arc<dyn Application>, MappingError> {
+        if web.needs_servlets() {
+            // Filters, error pages and the like stand around servlets: it becomes the only one.
+            return App::new().mount("router", "/*", self).build(web);
+        }
         Ok(Arc::new(Mounted::new(self)))
     }
 }
@@ -120,8 +139,8 @@ where
     T: IntoApplication<M>,
     E: Into<BoxError>,
 {
-    fn into_application(self) -> Result<Arc<dyn Application>, MappingError> {
-        self.map_err(|error| MappingError::Build(error.into()))?.into_application()
+    fn configured(self, web: &Web) -> Result<Arc<dyn Application>, MappingError> {
+        self.map_err(|error| MappingError::Build(error.into()))?.configured(web)
     }
 }
 
@@ -154,8 +173,8 @@ where
     F: FnOnce() -> T,
     T: IntoApplication<M>,
 {
-    fn make(self, _context: &ServletContext) -> Result<Arc<dyn Application>, MappingError> {
-        self().into_application()
+    fn make(self, context: &ServletContext) -> Result<Arc<dyn Application>, MappingError> {
+        self().configured(&context.link().web)
     }
 }
 
@@ -165,7 +184,7 @@ where
     T: IntoApplication<M>,
 {
     fn make(self, context: &ServletContext) -> Result<Arc<dyn Application>, MappingError> {
-        self(context).into_application()
+        self(context).configured(&context.link().web)
     }
 }
 

@@ -48,7 +48,7 @@ impl TestClient {
     /// A client for an [`App`](crate::App), an axum `Router` or whatever else can be deployed.
     #[expect(clippy::new_ret_no_self, reason = "the client exists once the application has started")]
     pub fn new<M>(app: impl IntoApplication<M> + Send + 'static) -> TestClientBuilder {
-        Self::builder(Box::new(move |_| app.into_application()))
+        Self::builder(Box::new(move |context| app.configured(&context.link().web)))
     }
 
     /// A client for a function as given to `export!`, with or without the context as its argument.
@@ -124,6 +124,16 @@ impl TestClientBuilder {
     /// Gives it a folder with files of its own.
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.context = self.context.folder(Some(folder.into()));
+        self
+    }
+
+    /// Gives it what a side-car file would say, as the container hands it over: JSON.
+    ///
+    /// # Panics
+    /// When it is not what the SDK knows.
+    #[doc(hidden)]
+    pub fn web(mut self, json: &str) -> Self {
+        self.context = self.context.web(json).unwrap_or_else(|error| panic!("{error}"));
         self
     }
 

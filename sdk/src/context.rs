@@ -10,6 +10,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde::de::DeserializeOwned;
 
 use crate::BoxError;
+use crate::link::Link;
+use crate::listener::ContextAttributeEvent;
+use crate::web::Web;
 
 /// What one running copy of an application knows of its surroundings (`ServletContext` of Servlet 6.1, chapter 4).
 ///
@@ -31,6 +34,7 @@ pub struct ServletContext {
     folder: Option<PathBuf>,
     trial: bool,
     attributes: RwLock<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+    link: Link,
 }
 
 impl ServletContext {
@@ -46,6 +50,7 @@ impl ServletContext {
             folder: None,
             trial: false,
             attributes: RwLock::default(),
+            link: Link::default(),
         })
     }
 
@@ -145,13 +150,41 @@ impl ServletContext {
 
     /// Removes the attribute of this type and returns it.
     pub fn remove_attribute<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
-        let mut attributes = self.attributes.write().unwrap_or_else(PoisonError::into_inner);
-        attributes.remove(&TypeId::of::<T>()).and_then(|old| old.downcast().ok())
+        let old = self.attributes.write().unwrap_or_else(PoisonError::into_inner).remove(&TypeId::of::<T>())?;
+        for listener in self.link.context_attribute_listeners() {
+            listener.attribute_removed(&ContextAttributeEvent { context: self, value: &old });
+        }
+        old.downcast().ok()
+    }
+
+    /// What joins it to the application that runs in it.
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Name of the application for people; its name in logs where it was given none.
+    pub fn display_name(&self) -> &str {
+        self.link.display_name().unwrap_or(&self.app)
+    }
+
+    /// Names of the files that answer for their folder, in the order in which they are looked for.
+    pub fn welcome_files(&self) -> &[String] {
+        self.link.welcome_files()
     }
 
     pub(crate) fn set_shared(&self, value: Arc<dyn Any + Send + Sync>) -> Option<Arc<dyn Any + Send + Sync>> {
-        let mut attributes = self.attributes.write().unwrap_or_else(PoisonError::into_inner);
-        attributes.insert((*value).type_id(), value)
+        let old = {
+            let mut attributes = self.attributes.write().unwrap_or_else(PoisonError::into_inner);
+            attributes.insert((*value).type_id(), Arc::clone(&value))
+        };
+        // The lock is gone: a listener may look at the attributes.
+        for listener in self.link.context_attribute_listeners() {
+            match &old {
+                None => listener.attribute_added(&ContextAttributeEvent { context: self, value: &value }),
+                Some(old) => listener.attribute_replaced(&ContextAttributeEvent { context: self, value: old }),
+            }
+        }
+        old
     }
 
     /// Drops every attribute, after the application has stopped.
@@ -224,6 +257,15 @@ impl ServletContextBuilder {
     pub fn trial(mut self, trial: bool) -> Self {
         self.0.trial = trial;
         self
+    }
+
+    /// What a configuration file adds to the builder, as the container hands it over: JSON, empty for nothing.
+    ///
+    /// # Errors
+    /// When it is not what this SDK knows.
+    pub fn web(mut self, json: &str) -> Result<Self, BoxError> {
+        self.0.link.web = Web::parse(json)?;
+        Ok(self)
     }
 
     /// The context.

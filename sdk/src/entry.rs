@@ -101,7 +101,9 @@ unsafe extern "C" fn create<E: Entry>(host: Host, args: *const CreateArgs) -> RR
             .version(text(args.version))
             .generation(args.generation)
             .folder(Some(text(args.folder)).filter(|f| !f.is_empty()).map(Into::into))
-            .trial(args.trial);
+            .trial(args.trial)
+            .web(text(args.web))
+            .map_err(|e| failure(FailureKind::Mapping, e.to_string()))?;
         if args.init_count > 0 {
             // SAFETY: pointer and count belong together, valid for the call.
             for parameter in unsafe { std::slice::from_raw_parts(args.init, args.init_count) } {
@@ -128,9 +130,10 @@ unsafe extern "C" fn create<E: Entry>(host: Host, args: *const CreateArgs) -> RR
             patterns: s.patterns.into_iter().map(RString::from).collect(),
         });
         let servlets = servlets.collect();
+        let description = app.description().into();
         let contexts = std::array::from_fn(|_| Arc::new(context.clone()));
         let ptr = Box::into_raw(Box::new(Running { runtime, app, context, contexts })).cast_const().cast();
-        Ok(Instance { ptr, servlets })
+        Ok(Instance { ptr, servlets, description })
     })
 }
 
@@ -219,6 +222,7 @@ impl Future for Answer {
             let State::Running(future) = &mut this.state else { return Poll::Pending };
             let Poll::Ready(response) = future.as_mut().poll(cx) else { return Poll::Pending };
             this.state = State::Done;
+            running.context.link().cancellations.answered(&this.id);
             Poll::Ready(ffi::response(response, runtime, this.id.clone()))
         })
     }
@@ -228,6 +232,10 @@ impl Drop for Answer {
     fn drop(&mut self) {
         let _inside = self.this.runtime.enter();
         let id = self.id.clone();
+        if let State::Running(_) = self.state {
+            // Before its future goes, whose destructors may look.
+            self.this.context.link().cancellations.cancelled(&id);
+        }
         for_request(&id, || self.state = State::Done);
     }
 }

@@ -113,13 +113,17 @@ impl Error {
         self.source.as_deref().map(|e| e as &(dyn std::error::Error + 'static))
     }
 
-    /// The response a client gets for it. A 5xx is logged here, with its causes.
-    pub fn into_response(self) -> Response {
+    /// Logs a 5xx, with its causes.
+    pub(crate) fn log(&self) {
         if self.status.is_server_error() {
             tracing::error!(target: "wharf_sdk", status = self.status.as_u16(), "request failed: {self:#}");
-            return Response::status(self.status);
         }
-        if self.message.is_empty() {
+    }
+
+    /// The response a client gets for it. A 5xx is logged here, with its causes.
+    pub fn into_response(self) -> Response {
+        self.log();
+        if self.status.is_server_error() || self.message.is_empty() {
             return Response::status(self.status);
         }
         Response::text(self.message).with_status(self.status)

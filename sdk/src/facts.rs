@@ -8,6 +8,7 @@ use http::Uri;
 use wharf_abi::FfiRequest;
 
 use crate::ServletContext;
+use crate::dispatch_state::DispatchState;
 
 /// The context behind a second reference count, which may be a thread's own: a count that all threads share is passed
 /// between processors with every request.
@@ -48,9 +49,11 @@ pub(crate) struct LocalFacts {
 pub(crate) struct RequestFacts {
     source: Source,
     /// Where a dispatch sent it, instead of what the source says.
-    target: Option<Box<Target>>,
+    target: Option<Box<Chosen>>,
     id: Arc<str>,
     context: LocalContext,
+    /// Where it stands on its way through forwards and the like; `None` as long as it went the straight way.
+    pub(crate) dispatch: Option<Box<DispatchState>>,
 }
 
 enum Source {
@@ -60,7 +63,9 @@ enum Source {
 
 /// A servlet with the parts of the path that chose it.
 #[derive(Debug, Clone)]
-pub(crate) struct Target {
+pub(crate) struct Chosen {
+    /// `None` leaves it as it was.
+    pub(crate) request_uri: Option<Box<str>>,
     pub(crate) servlet_path: Box<str>,
     pub(crate) path_info: Option<Box<str>>,
     pub(crate) servlet: usize,
@@ -70,13 +75,13 @@ pub(crate) struct Target {
 impl RequestFacts {
     /// Those of a request from the container.
     pub(crate) fn crossed(request: FfiRequest, id: Arc<str>, context: LocalContext) -> Self {
-        Self { source: Source::Crossed(request), target: None, id, context }
+        Self { source: Source::Crossed(request), target: None, id, context, dispatch: None }
     }
 
     /// Those of a request that was made here.
     pub(crate) fn local(facts: LocalFacts) -> Self {
         let (id, context) = (Arc::clone(&facts.id), Arc::new(Arc::clone(&facts.context)));
-        Self { source: Source::Local(Box::new(facts)), target: None, id, context }
+        Self { source: Source::Local(Box::new(facts)), target: None, id, context, dispatch: None }
     }
 
     /// What the container lent, where it did.
@@ -88,15 +93,42 @@ impl RequestFacts {
     }
 
     /// Sends it to another servlet.
-    #[expect(dead_code, reason = "for the dispatcher")]
-    pub(crate) fn retarget(&mut self, target: Target) {
+    pub(crate) fn retarget(&mut self, mut target: Chosen) {
+        if let (None, Some(before)) = (&target.request_uri, self.target.take()) {
+            target.request_uri = before.request_uri;
+        }
         self.target = Some(Box::new(target));
     }
 
+    /// The same for a second request: a copy, for what the container lent is lent once.
+    pub(crate) fn copied(&self) -> Self {
+        let facts = LocalFacts {
+            request_uri: self.request_uri().into(),
+            servlet_path: self.servlet_path().into(),
+            path_info: self.path_info().map(Into::into),
+            servlet: self.servlet(),
+            pattern: self.pattern(),
+            remote: self.remote(),
+            local: self.local_addr(),
+            secure: self.is_secure(),
+            authority: self.authority().into(),
+            id: Arc::clone(&self.id),
+            context: Arc::clone(&self.context),
+        };
+        Self {
+            source: Source::Local(Box::new(facts)),
+            target: None,
+            id: Arc::clone(&self.id),
+            context: self.context.clone(),
+            dispatch: self.dispatch.clone(),
+        }
+    }
+
     pub(crate) fn request_uri(&self) -> &str {
-        match &self.source {
-            Source::Crossed(ffi) => ffi.text(|h| h.request_uri),
-            Source::Local(facts) => &facts.request_uri,
+        match (self.target.as_ref().and_then(|target| target.request_uri.as_deref()), &self.source) {
+            (Some(uri), _) => uri,
+            (None, Source::Crossed(ffi)) => ffi.text(|h| h.request_uri),
+            (None, Source::Local(facts)) => &facts.request_uri,
         }
     }
 
@@ -209,6 +241,10 @@ pub struct ContainerInfo(Arc<RequestFacts>);
 impl ContainerInfo {
     pub(crate) fn new(facts: RequestFacts) -> Self {
         Self(Arc::new(facts))
+    }
+
+    pub(crate) fn into_facts(self) -> RequestFacts {
+        Arc::try_unwrap(self.0).unwrap_or_else(|shared| shared.copied())
     }
 
     /// The application's surroundings.

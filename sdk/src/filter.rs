@@ -4,7 +4,8 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::application::BoxFuture;
-use crate::running::Chain;
+use crate::chain::Chain;
+use crate::running::Init;
 use crate::{BoxError, Error, Request, Response, ServletContext};
 
 /// Something that stands before servlets: it may look at the request and change it, answer itself, or call
@@ -53,12 +54,13 @@ pub trait Filter: Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub struct FilterConfig {
     name: Arc<str>,
+    init: Arc<Init>,
     context: Arc<ServletContext>,
 }
 
 impl FilterConfig {
-    pub(crate) fn new(name: Arc<str>, context: Arc<ServletContext>) -> Self {
-        Self { name, context }
+    pub(crate) fn new(name: Arc<str>, init: Arc<Init>, context: Arc<ServletContext>) -> Self {
+        Self { name, init, context }
     }
 
     /// Name of the filter.
@@ -71,9 +73,14 @@ impl FilterConfig {
         &self.context
     }
 
-    /// An init parameter of the application.
+    /// An init parameter of the filter ([`App::filter_init`](crate::App::filter_init)), or else of the application.
     pub fn init_parameter(&self, name: &str) -> Option<&str> {
-        self.context.init_parameter(name)
+        self.init.get(name).map(String::as_str).or_else(|| self.context.init_parameter(name))
+    }
+
+    /// Name and value of every init parameter of the filter itself, sorted by name.
+    pub fn init_parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.init.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 

@@ -6,14 +6,25 @@
 mod app;
 #[doc(hidden)]
 pub mod application;
+mod assemble;
+mod async_context;
+mod async_listener;
+mod attributes;
 mod blocking;
 mod body;
+mod cancel;
+mod chain;
 mod client;
 mod context;
 mod dispatch;
+mod dispatch_error;
+mod dispatch_state;
+mod dispatcher;
+mod dispatcher_type;
 #[allow(unsafe_code)]
 mod entry;
 mod error;
+mod error_pages;
 mod export;
 #[cfg(feature = "axum")]
 pub mod extract;
@@ -21,13 +32,17 @@ mod facts;
 #[allow(unsafe_code)]
 mod ffi;
 mod filter;
+mod filter_mapping;
 mod handler;
 #[allow(unsafe_code)]
 mod heap;
+mod layer;
+mod link;
 mod listener;
 mod local;
 #[allow(unsafe_code)]
 mod log;
+mod merge;
 mod mount;
 mod parameters;
 mod pattern;
@@ -37,21 +52,40 @@ mod running;
 #[cfg(feature = "serve")]
 mod serve;
 mod servlet;
+mod servlet_mapping;
+mod web;
 
 pub use app::App;
 pub use application::{IntoApplication, MappingError};
+pub use async_context::{AsyncAnswer, AsyncContext, DEFAULT_ASYNC_TIMEOUT};
+pub use async_listener::{AsyncDropped, AsyncEvent, AsyncListener, AsyncTimeout};
 pub use blocking::{BlockingServlet, blocking};
 pub use body::Body;
+pub use cancel::{Cancelled, ClientGone};
 pub use client::{TestClient, TestClientBuilder, TestRequest, TestResponse};
 pub use context::ServletContext;
 pub use cookie;
+pub use dispatch_error::{DispatchError, MAX_DISPATCH_DEPTH};
+pub use dispatch_state::DispatchPath;
+#[doc(hidden)]
+pub use dispatch_state::DispatchState;
+pub use dispatcher::{Included, RequestDispatcher};
+pub use dispatcher_type::DispatcherType;
 pub use error::{BoxError, Error};
+#[doc(hidden)]
+pub use error_pages::ErrorPageTarget;
+pub use error_pages::{ErrorInfo, IntoErrorPage, Panicked};
 pub use facts::ContainerInfo;
 
 pub use filter::{Filter, FilterConfig, Next, filter_fn};
+pub use filter_mapping::{FilterMapping, IntoFilterMapping};
 pub use handler::{Handlers, any, delete, get, head, options, patch, post, put};
 pub use http::{self, Method, StatusCode};
-pub use listener::ContextListener;
+pub use layer::{NextService, layer};
+pub use listener::{
+    ContextAttributeEvent, ContextAttributeListener, ContextListener, RequestAttributeEvent, RequestAttributeListener,
+    RequestEvent, RequestListener,
+};
 pub use parameters::{MAX_PARAMETERS, Parameters};
 pub use pattern::IntoPatterns;
 pub use request::{DEFAULT_CONTENT_LIMIT, Request};
@@ -59,6 +93,7 @@ pub use response::{IntoResponse, Response};
 #[cfg(feature = "serve")]
 pub use serve::{serve, serve_until};
 pub use servlet::{Servlet, ServletConfig};
+pub use servlet_mapping::ServletMapping;
 
 /// What the macros use. Not for people.
 #[doc(hidden)]

@@ -18,6 +18,20 @@ pub(crate) struct Peer {
     pub(crate) local: Option<SocketAddr>,
 }
 
+/// A request in flight: dropped before it is answered, its client has gone.
+struct InFlight<'a> {
+    context: &'a ServletContext,
+    id: Arc<str>,
+    answered: bool,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let cancellations = &self.context.link().cancellations;
+        if self.answered { cancellations.answered(&self.id) } else { cancellations.cancelled(&self.id) }
+    }
+}
+
 /// A started application, with the container's mapping in front of it.
 pub(crate) struct Local {
     application: Arc<dyn Application>,
@@ -55,7 +69,12 @@ impl Local {
 
     pub(crate) async fn call(&self, request: http::Request<Body>, peer: Peer) -> Response {
         match self.map(request, peer) {
-            Ok(request) => self.application.call(request).await,
+            Ok(request) => {
+                let mut guard = InFlight { context: &self.context, id: request.shared_id(), answered: false };
+                let response = self.application.call(request).await;
+                guard.answered = true;
+                response
+            }
             Err(response) => *response,
         }
     }

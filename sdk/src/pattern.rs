@@ -68,13 +68,10 @@ pub(crate) fn fits(pattern: &str, path: &str) -> bool {
     }
 }
 
-/// Checks the servlets' patterns by the rules the container maps by.
-pub(crate) fn check_servlets(servlets: &[&ServletInfo]) -> Result<(), MappingError> {
+/// The servlets' patterns as a map, by the rules the container maps by.
+pub(crate) fn servlet_map(servlets: &[&ServletInfo]) -> Result<ServletMap, MappingError> {
     let patterns = servlets.iter().map(|info| info.patterns.clone()).enumerate();
-    match ServletMap::new(patterns) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(MappingError::Pattern(error.describe(|at| servlets[at].name.as_str()))),
-    }
+    ServletMap::new(patterns).map_err(|error| MappingError::Pattern(error.describe(|at| servlets[at].name.as_str())))
 }
 
 #[cfg(test)]

@@ -10,8 +10,10 @@ use http::header::{self, AsHeaderName, HeaderMap};
 use http::{Extensions, Method, StatusCode, Uri, Version, request};
 use serde::de::DeserializeOwned;
 
-use crate::facts::{RequestFacts, target_in_context};
-use crate::{Body, ContainerInfo, Error, Parameters, ServletContext};
+use crate::dispatch_state::DispatchState;
+use crate::dispatcher::Target;
+use crate::facts::{Chosen, RequestFacts, target_in_context};
+use crate::{Body, ContainerInfo, DispatchError, Error, Parameters, ServletContext};
 
 /// Content longer than this is refused with 413 by the methods that read all of it, unless they are told another limit.
 pub const DEFAULT_CONTENT_LIMIT: usize = 2 * 1024 * 1024;
@@ -94,6 +96,66 @@ impl Request {
         request
     }
 
+    /// The request of an `http` library again, as [`Request::into_http`] gave it away; `None` when somebody has taken its
+    /// [`ContainerInfo`] out.
+    pub(crate) fn from_http(request: http::Request<Body>) -> Option<Self> {
+        let (mut parts, body) = request.into_parts();
+        let facts = parts.extensions.remove::<ContainerInfo>()?.into_facts();
+        Some(Self::from_parts(parts, body, facts))
+    }
+
+    pub(crate) fn facts(&self) -> &RequestFacts {
+        &self.0.facts
+    }
+
+    pub(crate) fn dispatch_state(&self) -> Option<&DispatchState> {
+        self.0.facts.dispatch.as_deref()
+    }
+
+    pub(crate) fn dispatch_state_mut(&mut self) -> &mut DispatchState {
+        self.0.facts.dispatch.get_or_insert_default()
+    }
+
+    /// Gives it the path elements of another path of the application.
+    pub(crate) fn redirect_to(&mut self, target: &Target) -> Result<(), DispatchError> {
+        let wrong = |error: http::Error| DispatchError::Path(format!("dispatch to '{}': {error}", target.request_uri));
+        let uri = target_in_context(&target.encoded, "", target.query.as_deref()).map_err(wrong)?;
+        self.0.uri = uri.into();
+        self.0.facts.retarget(Chosen {
+            request_uri: Some(target.request_uri.as_str().into()),
+            servlet_path: target.servlet_path.clone(),
+            path_info: target.path_info.clone(),
+            servlet: target.servlet,
+            pattern: target.pattern,
+        });
+        Ok(())
+    }
+
+    /// Gives it the mapping that was found for `path`, and leaves the rest.
+    pub(crate) fn set_mapping(&mut self, found: wharf_mapping::Match, path: &str) {
+        self.0.facts.retarget(Chosen {
+            request_uri: None,
+            servlet_path: path[..found.servlet_path_len].into(),
+            path_info: found.has_path_info.then(|| path[found.servlet_path_len..].into()),
+            servlet: found.servlet,
+            pattern: found.pattern,
+        });
+    }
+
+    /// A second request with the same head, and this content.
+    pub(crate) fn twin(&self, body: Body) -> Self {
+        let inner = &self.0;
+        Self(Box::new(Inner {
+            method: inner.method.clone(),
+            version: inner.version,
+            uri: inner.uri().clone().into(),
+            headers: inner.headers().clone().into(),
+            extensions: inner.extensions.clone(),
+            body,
+            facts: inner.facts.copied(),
+        }))
+    }
+
     /// Method.
     pub fn method(&self) -> &Method {
         &self.0.method
@@ -157,7 +219,7 @@ impl Request {
     ///
     /// Text that is not valid percent-encoded UTF-8 counts as absent here and is a 400 in [`Request::parameters`].
     pub fn parameter(&self, name: &str) -> Option<String> {
-        Parameters::first_in(self.query().unwrap_or_default(), name)
+        Parameters::first_in(self.parameter_query(), name)
     }
 
     /// All parameters: those of the query first, then those of a form in the content
@@ -167,7 +229,7 @@ impl Request {
     /// 400 when they can't be read or there are more than 1,000, 413 when the form is longer than
     /// [`DEFAULT_CONTENT_LIMIT`].
     pub async fn parameters(&mut self) -> Result<Parameters, Error> {
-        let mut parameters = Parameters::parse(self.query().unwrap_or_default().as_bytes())?;
+        let mut parameters = Parameters::parse(self.parameter_query().as_bytes())?;
         if self.content_type().is_some_and(is_form) {
             parameters.extend(&self.bytes().await?)?;
         }

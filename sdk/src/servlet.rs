@@ -11,6 +11,7 @@ use http::{Method, StatusCode};
 
 use crate::application::{BoxFuture, answer};
 use crate::dispatch::{Allowed, Verb, allow, conditional, not_allowed, not_implemented, without_content};
+use crate::running::Init;
 use crate::{BoxError, Error, Request, Response, ServletContext};
 
 /// Something that answers requests (Servlet 6.1, chapter 2).
@@ -114,12 +115,13 @@ pub trait Servlet: Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub struct ServletConfig {
     name: Arc<str>,
+    init: Arc<Init>,
     context: Arc<ServletContext>,
 }
 
 impl ServletConfig {
-    pub(crate) fn new(name: Arc<str>, context: Arc<ServletContext>) -> Self {
-        Self { name, context }
+    pub(crate) fn new(name: Arc<str>, init: Arc<Init>, context: Arc<ServletContext>) -> Self {
+        Self { name, init, context }
     }
 
     /// Name of the servlet.
@@ -132,9 +134,14 @@ impl ServletConfig {
         &self.context
     }
 
-    /// An init parameter of the application.
+    /// An init parameter of the servlet ([`App::servlet_init`](crate::App::servlet_init)), or else of the application.
     pub fn init_parameter(&self, name: &str) -> Option<&str> {
-        self.context.init_parameter(name)
+        self.init.get(name).map(String::as_str).or_else(|| self.context.init_parameter(name))
+    }
+
+    /// Name and value of every init parameter of the servlet itself, sorted by name.
+    pub fn init_parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.init.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 

@@ -16,6 +16,7 @@ const PACKAGES: &[&str] = &[
     "guestbook",
     "clock",
     "chameleon",
+    "dispatching",
     "redeploy-a",
     "redeploy-b",
     "foreign-layout",

@@ -1,17 +1,20 @@
 //! The TOML file of an application: the side-car `shop.toml` beside `shop.so`, or `app.toml` in an exploded folder.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, de};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use wharf_kernel::launch::Kind;
-use wharf_kernel::options::{CgiOptions, FastCgiOptions, Options, ProxyOptions, WebOptions};
+use wharf_kernel::options::{
+    CgiOptions, ErrorPageOptions, FastCgiOptions, FilterOptions, InitValue, Options, ProxyOptions, ServletOptions,
+    WebOptions,
+};
 use wharf_kernel::toml_error;
 
 /// What an application's TOML file may say. Every key may be left out.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AppToml {
     /// Context path, instead of the one from the name.
@@ -28,9 +31,11 @@ pub struct AppToml {
     pub health: Option<String>,
     /// How long its start, and the health check after it, may take.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
     pub start_timeout: Option<Duration>,
     /// How long its stop may take.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
     pub stop_timeout: Option<Duration>,
     /// Threads of the module's own runtime.
     pub runtime_threads: Option<usize>,
@@ -43,12 +48,34 @@ pub struct AppToml {
     /// Not of a side-car file: the document root. Default the folder itself.
     pub root: Option<PathBuf>,
     /// For the kind `cgi`.
+    #[schemars(with = "Option<Table>")]
     pub cgi: Option<CgiOptions>,
     /// For the kinds `fastcgi` and `aspnet`.
+    #[schemars(with = "Option<Table>")]
     pub fastcgi: Option<FastCgiOptions>,
     /// For the kind `proxy`.
+    #[schemars(with = "Option<Table>")]
     pub proxy: Option<ProxyOptions>,
+    /// Modules alone: name of the application for people, over the builder's.
+    pub display_name: Option<String>,
+    /// Modules alone: names of files that answer for their folder, instead of the builder's.
+    pub welcome_files: Option<Vec<String>>,
+    /// Modules alone: how long a request may take until its response is ready; zero is for ever.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub async_timeout: Option<Duration>,
+    /// Modules alone: servlets of the builder, by name, with other settings.
+    pub servlets: BTreeMap<String, ServletOptions>,
+    /// Modules alone: filters of the builder, by name, with other settings.
+    pub filters: BTreeMap<String, FilterOptions>,
+    /// Modules alone: names of filters, in the order in which they shall run; the others come after.
+    pub filter_order: Vec<String>,
+    /// Modules alone: pages for errors, over the builder's.
+    pub error_pages: Vec<ErrorPageOptions>,
 }
+
+/// How the schema shows a table whose keys are not told apart.
+type Table = BTreeMap<String, serde_json::Value>;
 
 impl Default for AppToml {
     fn default() -> Self {
@@ -69,6 +96,13 @@ impl Default for AppToml {
             cgi: None,
             fastcgi: None,
             proxy: None,
+            display_name: None,
+            welcome_files: None,
+            async_timeout: None,
+            servlets: BTreeMap::new(),
+            filters: BTreeMap::new(),
+            filter_order: Vec::new(),
+            error_pages: Vec::new(),
         }
     }
 }
@@ -119,16 +153,31 @@ impl AppToml {
                 return Err(format!("{path}: [{key}] needs kind = \"{key}\""));
             }
         }
+        let web = app.web();
+        if let Some(key) = web.given()
+            && !matches!(app.kind, None | Some(Kind::Module))
+        {
+            return Err(format!("{path}: '{key}' is for modules, which have servlets and filters"));
+        }
+        web.check().map_err(|what| format!("{path}: {what}"))?;
         Ok(app)
     }
 
     /// What it says to the part that runs the application.
     pub fn options(&self) -> Options {
-        Options {
-            cgi: self.cgi.clone(),
-            fastcgi: self.fastcgi.clone(),
-            proxy: self.proxy.clone(),
-            web: WebOptions::default(),
+        Options { cgi: self.cgi.clone(), fastcgi: self.fastcgi.clone(), proxy: self.proxy.clone(), web: self.web() }
+    }
+
+    /// What it says of servlets and filters.
+    fn web(&self) -> WebOptions {
+        WebOptions {
+            display_name: self.display_name.clone(),
+            welcome_files: self.welcome_files.clone(),
+            async_timeout: self.async_timeout,
+            servlets: self.servlets.clone(),
+            filters: self.filters.clone(),
+            filter_order: self.filter_order.clone(),
+            error_pages: self.error_pages.clone(),
         }
     }
 }
@@ -142,44 +191,6 @@ pub enum Place {
     Folder,
     /// Alone in the deploy folder.
     Alone,
-}
-
-/// The value of an init parameter. All arrive in the application as text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InitValue(pub String);
-
-impl<'de> Deserialize<'de> for InitValue {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl de::Visitor<'_> for Text {
-            type Value = InitValue;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string, a number or a boolean")
-            }
-
-            fn visit_str<E: de::Error>(self, v: &str) -> Result<InitValue, E> {
-                Ok(InitValue(v.to_owned()))
-            }
-
-            fn visit_i64<E: de::Error>(self, v: i64) -> Result<InitValue, E> {
-                Ok(InitValue(v.to_string()))
-            }
-
-            fn visit_u64<E: de::Error>(self, v: u64) -> Result<InitValue, E> {
-                Ok(InitValue(v.to_string()))
-            }
-
-            fn visit_f64<E: de::Error>(self, v: f64) -> Result<InitValue, E> {
-                Ok(InitValue(v.to_string()))
-            }
-
-            fn visit_bool<E: de::Error>(self, v: bool) -> Result<InitValue, E> {
-                Ok(InitValue(v.to_string()))
-            }
-        }
-        deserializer.deserialize_any(Text)
-    }
 }
 
 #[cfg(test)]
@@ -209,6 +220,17 @@ mod tests {
             ("[init]\na = []", Place::SideCar, "shop.toml:2:5"),
             ("kind = \"cgi\"\n[proxy]", Place::Alone, "needs kind = \"proxy\""),
             ("runtime_threads = 0", Place::SideCar, "at least 1"),
+            ("[servlets.cart]\npattern = []", Place::SideCar, "did you mean 'patterns'"),
+            ("[servlets.cart]\npatterns = [\"cart\"]", Place::SideCar, "[servlets.cart] has the pattern 'cart'"),
+            ("[filters.log]\nadd_patterns = [\"*.*\"]", Place::SideCar, "[filters.log] has the pattern '*.*'"),
+            ("[filters.log]\ndispatch = [\"forwrd\"]", Place::SideCar, "did you mean 'forward'"),
+            ("[[error_pages]]\nstatus = 404", Place::SideCar, "path"),
+            ("[[error_pages]]\nstatus = 200\npath = \"/x\"", Place::SideCar, "400 to 599"),
+            ("[[error_pages]]\nstatus = 404\nerror = \"E\"\npath = \"/x\"", Place::SideCar, "not both"),
+            ("[[error_pages]]\npath = \"x\"", Place::SideCar, "[[error_pages]] path"),
+            ("welcome_files = [\"/index.html\"]", Place::SideCar, "welcome_files"),
+            ("async_timeout = \"soon\"", Place::SideCar, "shop.toml:1:17"),
+            ("kind = \"static\"\nwelcome_files = [\"a\"]", Place::Folder, "for modules"),
         ] {
             let error = AppToml::parse("shop.toml", text, place).unwrap_err();
             assert!(error.contains(word), "no {word:?} in:\n{error}");

@@ -6,11 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// All settings. Each has a default, so an empty file is a valid configuration.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// Folder for private copies, kept versions and the admin socket. Default `.wharf`.
@@ -91,18 +92,20 @@ impl Settings {
 }
 
 /// `[server]`: the connectors and their limits.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
     /// Addresses to listen on: `"127.0.0.1:8080"`, `"[::]:80"`, `":8080"` for every address, `"unix:PATH"`. One or a list.
     /// Port 0 picks a free one. Default `["127.0.0.1:8080"]`.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany")]
     pub listen: Vec<Listen>,
     /// Worker threads; default: one for each processor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<usize>,
     /// How long requests in flight may take when the container stops or a generation is retired. Default `"30s"`.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub drain_timeout: Duration,
     /// Limits on requests.
     pub limits: Limits,
@@ -120,7 +123,7 @@ impl Default for Server {
 }
 
 /// `[server.limits]`: what a client may ask for. Sizes are in bytes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Length of the request target; a longer one is answered with 414. Default 8192.
@@ -135,9 +138,11 @@ pub struct Limits {
     pub unread_body: u64,
     /// For the head of a request, and for the next one to begin on an idle connection. Default `"10s"`.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub header_timeout: Duration,
     /// Without a byte of the request body. Default `"30s"`.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub body_idle_timeout: Duration,
     /// Connections at a time. Default 10000; never more than 0.8 of the open files that the process may have.
     pub max_connections: usize,
@@ -159,25 +164,29 @@ impl Default for Limits {
 }
 
 /// `[deploy]`: what is deployed, and how.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Deploy {
     /// The folder that is watched. Default `deploy`.
     pub dir: PathBuf,
     /// How often the folder is looked at even when the kernel reports no change. Default `"5s"`.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub poll_interval: Duration,
     /// Applications started at the same time; default: one for each processor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parallel: Option<usize>,
     /// How long the trial load of a new file may take. Default `"10s"`.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub trial_timeout: Duration,
     /// How long the start of an application may take, and after it the health check. Default `"30s"`.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub start_timeout: Duration,
     /// How long its stop may take. Default `"10s"`.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub stop_timeout: Duration,
     /// Earlier good files kept for `wharf rollback`, for each application. Default 3.
     pub keep_versions: usize,
@@ -208,7 +217,7 @@ impl Default for Deploy {
 }
 
 /// `[admin]`: the admin API.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     /// Path of the Unix socket. Default: `admin.sock` in the state folder.
@@ -217,7 +226,7 @@ pub struct Admin {
 }
 
 /// `[log]`: the log on standard error.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// What is logged: a level (`info`), or directives as `info,wharf_deployer=debug`. Default `info`.
@@ -233,7 +242,7 @@ impl Default for Log {
 }
 
 /// Form of the log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
@@ -244,7 +253,7 @@ pub enum LogFormat {
 }
 
 /// `[access_log]`: one line for each request.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccessLog {
     /// Form of a line. Default `combined`.
@@ -260,7 +269,7 @@ impl Default for AccessLog {
 }
 
 /// Form of the access log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AccessFormat {
     /// The combined log format of Apache httpd.
@@ -273,7 +282,7 @@ pub enum AccessFormat {
 }
 
 /// `[[host]]`: a virtual host.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
     /// Its name; `*.example.com` for every name below.
@@ -287,6 +296,15 @@ pub struct Host {
     /// A deploy folder of its own. Without one, applications come to this host by the key `host` of their side-car file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deploy_dir: Option<PathBuf>,
+}
+
+/// How `listen` looks in a file.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
 }
 
 /// Where a connector listens.

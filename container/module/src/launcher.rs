@@ -9,12 +9,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use wharf_kernel::launch::{Description, Launched, Launcher, Plan, Servlet};
+use wharf_kernel::launch::{Description, Launched, Launcher, Plan};
 use wharf_kernel::refusal::{Code, Refusal};
 use wharf_kernel::workers::Workers;
 
 use crate::generation::Generation;
-use crate::loaded::{Failed, Loaded, on_short_lived_thread};
+use crate::loaded::{Failed, Loaded, Made, on_short_lived_thread};
 use crate::{probe, trial};
 
 /// Where a [`ModuleLauncher`] works.
@@ -58,6 +58,7 @@ impl ModuleLauncher {
         hash.update(concat!("wharf ", env!("CARGO_PKG_VERSION"), "\n"));
         hash.update(&description.sha256);
         hash.update(format!("{:?}{:?}{:?}", plan.id, plan.init, plan.folder));
+        hash.update(plan.options.web.to_json());
         hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
     }
 
@@ -105,15 +106,15 @@ pub(crate) fn write_copy(folder: &Path, plan: &Plan, bytes: &mut [u8]) -> Result
     }
 }
 
-/// A module that has been started, and its servlets.
-pub(crate) type Started = Result<(Box<Loaded>, Vec<Servlet>), Failed>;
+/// A module that has been started, and what it made of itself.
+pub(crate) type Started = Result<(Box<Loaded>, Made), Failed>;
 
 /// Loads and starts the copy at `file`. What was loaded comes back with a refusal, for its caller to unload.
 pub(crate) fn load_and_start(file: &Path, plan: &Plan, version: String, trial: bool) -> Started {
     // SAFETY: a private copy that nobody writes to, checked by `probe`, and (unless this is it) by a trial.
     let mut loaded = Box::new(unsafe { Loaded::open(file, plan, version) }?);
     match loaded.start(plan, trial) {
-        Ok(servlets) => Ok((loaded, servlets)),
+        Ok(made) => Ok((loaded, made)),
         Err(refusal) => Err(Failed { refusal, loaded: Some(loaded) }),
     }
 }
@@ -143,9 +144,9 @@ impl Launcher for ModuleLauncher {
         };
         let timeout = plan.start_timeout;
         match on_short_lived_thread(format!("load-{}", plan.generation), timeout, load) {
-            Ok(Ok((loaded, servlets))) => {
+            Ok(Ok((loaded, made))) => {
                 let workers = self.workers.clone();
-                match Generation::new(*loaded, servlets, description, workers, plan.stop_timeout) {
+                match Generation::new(*loaded, made.servlets, description, workers, plan.stop_timeout) {
                     Some(generation) => Ok(Arc::new(generation)),
                     None => Err(Refusal::new(Code::NoRootModule, "it was loaded without an instance")),
                 }

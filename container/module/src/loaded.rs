@@ -36,6 +36,13 @@ unsafe impl Send for InstancePtr {}
 // SAFETY: as above.
 unsafe impl Sync for InstancePtr {}
 
+/// What a module made of itself.
+pub(crate) struct Made {
+    pub(crate) servlets: Vec<Servlet>,
+    /// What the application is made of, as JSON; empty where it does not say.
+    pub(crate) description: String,
+}
+
 /// A load or a start that failed, with what of the module is mapped and has to be unloaded.
 pub(crate) struct Failed {
     pub(crate) refusal: Refusal,
@@ -161,7 +168,7 @@ impl Loaded {
     }
 
     /// Makes and starts the application. Blocks as long as its start takes.
-    pub(crate) fn start(&mut self, plan: &Plan, trial: bool) -> Result<Vec<Servlet>, Refusal> {
+    pub(crate) fn start(&mut self, plan: &Plan, trial: bool) -> Result<Made, Refusal> {
         let (Some(module), Some(heap)) = (self.module, &self.heap) else {
             return Err(Refusal::new(Code::NoRootModule, "nothing is loaded"));
         };
@@ -171,6 +178,7 @@ impl Loaded {
             .map(|(name, value)| Parameter { name: RawStr::new(name), value: RawStr::new(value) })
             .collect();
         let folder = plan.folder.as_ref().map(|f| f.to_string_lossy().into_owned()).unwrap_or_default();
+        let web = plan.options.web.to_json();
         let args = CreateArgs {
             app: RawStr::new(&self.host.app),
             context_path: RawStr::new(plan.id.path.as_str()),
@@ -182,6 +190,7 @@ impl Loaded {
             runtime_threads: plan.runtime_threads as u32,
             blocking_threads: plan.blocking_threads as u32,
             trial,
+            web: RawStr::new(&web),
         };
         // SAFETY: the module's function, with a host that outlives the instance and arguments valid for the call.
         let created = heap.during(|| unsafe { module.create()(self.host.as_host(), &raw const args) });
@@ -198,11 +207,12 @@ impl Loaded {
                 patterns: s.patterns.iter().map(ToString::to_string).collect(),
             })
             .collect();
+        let description = instance.description.to_string();
         // SAFETY: an instance of this module.
         match unsafe { module.start()(instance.ptr) } {
             RResult::ROk(()) => {
                 self.started = true;
-                Ok(servlets)
+                Ok(Made { servlets, description })
             }
             RResult::RErr(failure) => Err(refused(failure)),
         }

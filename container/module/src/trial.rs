@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use wharf_kernel::launch::{Kind, Plan, Servlet};
+use wharf_kernel::options::{Options, WebOptions};
 use wharf_kernel::refusal::{Code, Refusal};
 use wharf_kernel::workers::NoWorkers;
 use wharf_kernel::{AppId, ContextPath, Version};
@@ -41,6 +42,7 @@ struct Order {
     blocking_threads: usize,
     start_millis: u64,
     stop_millis: u64,
+    web: WebOptions,
 }
 
 /// A line of the child's report.
@@ -51,14 +53,23 @@ enum Line {
     /// It is refused.
     Refused(Refusal),
     /// It passed.
-    Passed(Vec<Servlet>),
+    Passed(Tried),
 }
 
-/// Tries `plan` in a child process. Returns the servlets that it declares.
+/// What a module showed in its trial.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Tried {
+    /// Its servlets.
+    pub servlets: Vec<Servlet>,
+    /// What the application is made of, its TOML file merged in: JSON; empty where it does not say.
+    pub description: String,
+}
+
+/// Tries `plan` in a child process. Returns what the application is made of.
 ///
 /// # Errors
 /// The refusal that the child found, or what became of the child.
-pub fn run(program: &Path, copies: &Path, plan: &Plan) -> Result<Vec<Servlet>, Refusal> {
+pub fn run(program: &Path, copies: &Path, plan: &Plan) -> Result<Tried, Refusal> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let report = copies.join(format!("trial.{}.{number}", std::process::id()));
@@ -75,13 +86,14 @@ pub fn run(program: &Path, copies: &Path, plan: &Plan) -> Result<Vec<Servlet>, R
         blocking_threads: plan.blocking_threads,
         start_millis: plan.start_timeout.as_millis() as u64,
         stop_millis: plan.stop_timeout.as_millis() as u64,
+        web: plan.options.web.clone(),
     };
     let result = attempt(program, &order, plan.trial_timeout);
     let _ = fs::remove_file(&report);
     result
 }
 
-fn attempt(program: &Path, order: &Order, timeout: Duration) -> Result<Vec<Servlet>, Refusal> {
+fn attempt(program: &Path, order: &Order, timeout: Duration) -> Result<Tried, Refusal> {
     let impossible =
         |e: &dyn std::fmt::Display| Refusal::new(Code::TrialImpossible, format!("{}: {e}", program.display()));
     let mut child = Command::new(program)
@@ -118,7 +130,7 @@ fn attempt(program: &Path, order: &Order, timeout: Duration) -> Result<Vec<Servl
     };
     match (status, end) {
         (_, Some(Line::Refused(refusal))) => Err(refusal),
-        (Some(status), Some(Line::Passed(servlets))) if status.success() => Ok(servlets),
+        (Some(status), Some(Line::Passed(tried))) if status.success() => Ok(tried),
         (None, _) => Err(Refusal::new(Code::TrialHung, format!("after {timeout:?} it was still at: {doing}"))),
         (Some(status), _) => Err(match status.signal() {
             Some(signal) => Refusal::new(Code::TrialCrashed, format!("{} at: {doing}{}", signal_name(signal), said())),
@@ -194,7 +206,7 @@ fn plan_of(order: &Order) -> Plan {
         stop_timeout: Duration::from_millis(order.stop_millis),
         runtime_threads: order.runtime_threads,
         blocking_threads: order.blocking_threads,
-        options: std::sync::Arc::default(),
+        options: Arc::new(Options { web: order.web.clone(), ..Options::default() }),
     }
 }
 
@@ -219,8 +231,8 @@ pub fn trial_main() -> ExitCode {
         let _ = report.write_all(text.as_bytes());
     };
     let status = match child(&order, &mut say) {
-        Ok(servlets) => {
-            say(Line::Passed(servlets));
+        Ok(tried) => {
+            say(Line::Passed(tried));
             0
         }
         Err(refusal) => {
@@ -233,7 +245,7 @@ pub fn trial_main() -> ExitCode {
     unsafe { libc::_exit(status) }
 }
 
-fn child(order: &Order, say: &mut dyn FnMut(Line)) -> Result<Vec<Servlet>, Refusal> {
+fn child(order: &Order, say: &mut dyn FnMut(Line)) -> Result<Tried, Refusal> {
     let plan = plan_of(order);
     let mut probed = probe::read(&plan.source)?;
     let (file, _) = write_copy(&order.copies, &plan, &mut probed.bytes)?;
@@ -244,7 +256,7 @@ fn child(order: &Order, say: &mut dyn FnMut(Line)) -> Result<Vec<Servlet>, Refus
         // On a thread that ends before the unload, as in the container; the parent has the clock.
         std::thread::spawn(move || load_and_start(&file, &plan, probed.description.version, true)).join()
     };
-    let (mut loaded, servlets) = match started {
+    let (mut loaded, made) = match started {
         Ok(Ok(started)) => started,
         Ok(Err(failed)) => {
             let _ = fs::remove_file(&file);
@@ -258,5 +270,5 @@ fn child(order: &Order, say: &mut dyn FnMut(Line)) -> Result<Vec<Servlet>, Refus
     for what in retirement.held_by {
         say(Line::Doing(format!("unload; held by {what}")));
     }
-    Ok(servlets)
+    Ok(Tried { servlets: made.servlets, description: made.description })
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use askama::Template;
 use serde::Deserialize;
-use wharf_sdk::{App, Error, Filter, Next, Request, Response, Servlet, StatusCode};
+use wharf_sdk::{App, Error, Filter, Next, Request, Response, Servlet, StatusCode, any};
 
 /// The oldest entries give way to new ones beyond this.
 const KEPT: usize = 100;
@@ -70,6 +70,19 @@ impl Servlet for Guestbook {
     }
 }
 
+#[derive(Template)]
+#[template(path = "lost.html")]
+struct Lost<'a> {
+    path: &'a str,
+    home: &'a str,
+}
+
+/// The page for what is not there.
+async fn lost(request: Request) -> Result<Response, Error> {
+    let path = request.error().map_or("", |error| error.request_uri());
+    Ok(Response::html(Lost { path, home: &format!("{}/", request.context_path()) }.render()?))
+}
+
 /// Pages carry no scripts, so none may run, whatever a guest manages to write.
 struct NoScripts;
 
@@ -82,7 +95,10 @@ impl Filter for NoScripts {
 
 /// The application.
 pub fn app() -> App {
-    App::new().filter("no-scripts", "/*", NoScripts).servlet("guestbook", "", Guestbook::default())
+    App::new()
+        .filter("no-scripts", "/*", NoScripts)
+        .servlet("guestbook", "", Guestbook::default())
+        .error_page(StatusCode::NOT_FOUND, any(lost))
 }
 
 wharf_sdk::export!(app);
@@ -113,6 +129,16 @@ mod tests {
         let page = again.text().await;
         assert!(page.contains("Please write a message.") && page.contains("value=\"&#34;Ada&#34;\""), "{page}");
         assert_eq!(client.post("/").body("name=x").send().await.status(), 415);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_has_a_page() {
+        let client = TestClient::new(app()).context_path("/guestbook").start().await.unwrap();
+        let lost = client.get("/no/%3Cb%3E").header("accept", "text/html").send().await;
+        assert_eq!(lost.status(), 404);
+        assert!(lost.header("content-security-policy").is_some(), "the filter has seen the response");
+        let page = lost.text().await;
+        assert!(page.contains("href=\"/guestbook/\"") && !page.contains("<b>"), "{page}");
     }
 
     #[tokio::test]

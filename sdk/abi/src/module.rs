@@ -42,6 +42,8 @@ pub struct CreateArgs {
     pub blocking_threads: u32,
     /// True in the trial load, in a process of its own.
     pub trial: bool,
+    /// What the application's TOML file adds to its builder (the counterpart of web.xml): JSON, empty for nothing.
+    pub web: RawStr,
 }
 
 /// Why a call failed.
@@ -84,6 +86,9 @@ pub struct Instance {
     pub ptr: *const (),
     /// Its servlets; empty when it takes the whole context (a mounted router).
     pub servlets: RVec<ServletDecl>,
+    /// What it is made of (servlets, filters, error pages), builder and TOML file merged, for people to read: JSON, empty
+    /// for a mounted router.
+    pub description: RString,
 }
 
 // SAFETY: the functions of `Module` that take it may be called on any thread.

@@ -2,13 +2,15 @@
 
 mod cgi;
 mod fastcgi;
+mod init;
 mod proxy;
 mod web;
 
 pub use cgi::CgiOptions;
 pub use fastcgi::FastCgiOptions;
+pub use init::InitValue;
 pub use proxy::ProxyOptions;
-pub use web::WebOptions;
+pub use web::{Dispatch, ErrorPageOptions, FilterOptions, ServletOptions, WebOptions};
 
 /// The options of one application, as far as its kind takes any.
 #[derive(Debug, Clone, Default)]
