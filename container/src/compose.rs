@@ -163,6 +163,8 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
         std::process::exit(1);
     });
     let drain = settings.server.drain_timeout;
+    // Upgraded connections are told first: they count as connections, and end when they have said goodbye.
+    deployer.drain();
     let cut = server.drain(drain);
     let held = deployer.shutdown(Duration::from_secs(1));
     for app in &held {

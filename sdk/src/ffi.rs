@@ -6,17 +6,19 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Version};
+use http::{Method, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame as HttpFrame, SizeHint};
 use tokio::runtime::Handle;
 use wharf_abi::{
-    FfiBody, FfiBytes, FfiRequest, FfiResponse, FfiResponseBody, Frame, Header, PollFrame, RawStr, Trailer,
+    FfiBody, FfiBytes, FfiRequest, FfiResponse, FfiResponseBody, FfiUpgrade, Frame, Header, PollFrame, RawStr, Trailer,
 };
 
 use crate::body::BodyKind;
 use crate::facts::LocalContext;
 use crate::log::for_request;
 use crate::request::{RequestFacts, target_in_context};
+use crate::tunnel::Tunnel;
+use crate::upgrade::{Handler, Switch};
 use crate::{Body, BoxError, Request, Response};
 
 /// Makes a request of what the container handed over.
@@ -120,17 +122,16 @@ struct Outside {
 }
 
 /// Hands a response over. A streamed body is polled inside `runtime`, for the request with this `id`.
-pub(crate) fn response(response: Response, runtime: &Handle, id: Arc<str>) -> FfiResponse {
-    let (parts, body) = response.into_http().into_parts();
-    let body = match body.into_kind() {
-        BodyKind::Empty => FfiResponseBody::Empty,
-        BodyKind::Full(bytes) => FfiResponseBody::Full(FfiBytes::from_owner(bytes)),
-        BodyKind::Stream(stream) => {
-            let stream = stream.into_inner().unwrap_or_else(PoisonError::into_inner);
-            let exact = stream.size_hint().exact();
-            let outgoing = Outgoing { stream: Some(stream), runtime: runtime.clone(), id };
-            FfiResponseBody::Stream(FfiBody::new(outgoing, exact))
-        }
+///
+/// Where it is a 101, `switch` is what comes after it, or else what it carries itself.
+pub(crate) fn response(response: Response, runtime: &Handle, id: Arc<str>, switch: Option<Handler>) -> FfiResponse {
+    let mut response = response.into_http();
+    let carried = Switch::of(&mut response);
+    let switch = switch.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
+    let (parts, body) = response.into_parts();
+    let body = match carried.or(switch) {
+        Some(handler) => FfiResponseBody::Upgrade(FfiUpgrade::new(Tunnel::new(handler, runtime.clone(), id))),
+        None => content(body, runtime, id),
     };
     // Names and values live in the map's own heap blocks, which do not move with the map; standard names are static.
     let list = parts
@@ -147,6 +148,19 @@ pub(crate) fn response(response: Response, runtime: &Handle, id: Arc<str>) -> Ff
     }
     // SAFETY: the list and all it points to live until `release`, on whatever thread: a header map is `Send`.
     unsafe { FfiResponse::new(parts.status.as_u16(), &*list, owner.cast_const().cast(), release, body) }
+}
+
+fn content(body: Body, runtime: &Handle, id: Arc<str>) -> FfiResponseBody {
+    match body.into_kind() {
+        BodyKind::Empty => FfiResponseBody::Empty,
+        BodyKind::Full(bytes) => FfiResponseBody::Full(FfiBytes::from_owner(bytes)),
+        BodyKind::Stream(stream) => {
+            let stream = stream.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let exact = stream.size_hint().exact();
+            let outgoing = Outgoing { stream: Some(stream), runtime: runtime.clone(), id };
+            FfiResponseBody::Stream(FfiBody::new(outgoing, exact))
+        }
+    }
 }
 
 /// A streamed response body, polled and dropped inside the module's runtime.

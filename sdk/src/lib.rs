@@ -29,6 +29,8 @@ mod local;
 #[allow(unsafe_code)]
 mod log;
 mod mount;
+#[cfg(any(feature = "axum", feature = "serve"))]
+mod on_upgrade;
 mod parameters;
 mod pattern;
 mod request;
@@ -37,6 +39,10 @@ mod running;
 #[cfg(feature = "serve")]
 mod serve;
 mod servlet;
+mod tunnel;
+mod upgrade;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 pub use app::App;
 pub use application::{IntoApplication, MappingError};
@@ -60,6 +66,12 @@ pub use response::{IntoResponse, Response};
 #[cfg(feature = "serve")]
 pub use serve::{serve, serve_until};
 pub use servlet::{Servlet, ServletConfig};
+pub use upgrade::Upgraded;
+#[cfg(feature = "websocket")]
+pub use websocket::{
+    CloseReason, IntoClose, Message, Receiver, SendError, Sender, TestSocket, Text, WebSocket, WebSocketServlet,
+    websocket,
+};
 
 /// What the macros use. Not for people.
 #[doc(hidden)]

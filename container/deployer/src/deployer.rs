@@ -76,6 +76,7 @@ pub(crate) enum Message {
     Operation(Operation, SyncSender<Result<AppStatus, OperationError>>),
     List(SyncSender<Vec<AppStatus>>),
     Settle(SyncSender<()>),
+    Drain,
     Shutdown { drain_timeout: Duration, done: SyncSender<Vec<AppStatus>> },
 }
 
@@ -258,6 +259,7 @@ impl Deployer {
                 self.settle.push(reply);
                 return true;
             }
+            Message::Drain => self.drain_all(),
             Message::Shutdown { drain_timeout, done } => {
                 self.config.drain_timeout = drain_timeout;
                 self.shutdown = Some(done);

@@ -419,6 +419,17 @@ impl Deployer {
         }
     }
 
+    /// Tells all that serve that they will have to end. This may enter a module: never on this thread.
+    pub(crate) fn drain_all(&self) {
+        for generation in self.apps.values().filter_map(|app| app.serving.as_ref()) {
+            let Some(launched) = generation.launched.clone() else { continue };
+            let name = format!("drain-{}", generation.number);
+            if let Err(error) = thread::Builder::new().name(name).spawn(move || launched.drain()) {
+                tracing::warn!(app = %generation.id, %error, "can't be told that the container stops");
+            }
+        }
+    }
+
     pub(crate) fn retire_all(&mut self) {
         let all: Vec<Generation> = self.apps.values_mut().filter_map(|a| a.serving.take()).collect();
         self.swap();

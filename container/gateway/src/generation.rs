@@ -77,6 +77,7 @@ impl Launched for Generation {
         let guard = self.idle.0.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.idle.1.wait_timeout_while(guard, drain_timeout, |()| !self.gate.is_idle());
         drop(waited);
+        self.gate.cut();
         (self.stop)();
         self.report()
     }

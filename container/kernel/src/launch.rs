@@ -128,6 +128,12 @@ pub trait Launched: Send + Sync + 'static {
         0
     }
 
+    /// Tells it that it will have to end, so that its upgraded connections close in good order. It goes on serving. Returns
+    /// soon; may be called more than once.
+    fn drain(&self) {
+        self.gate().drain();
+    }
+
     /// Lets it go: waits for its last lease, stops and unloads it. Blocks, at most a few times `stop_timeout` after the drain.
     /// The caller has taken it out of the route table and closed its gate.
     ///

@@ -134,6 +134,8 @@ impl Collector for Scrape {
         out.counters("wharf_requests", "Requests answered; without app: no application saw them", requests)?;
         let each = |read: fn(&AppCounters) -> u64| apps.iter().map(move |app| (labels(&app.app), read(app)));
         out.gauges("wharf_requests_in_flight", "Requests begun and not ended", each(AppCounters::in_flight))?;
+        out.gauges("wharf_upgrades_open", "Upgraded connections that are open", each(AppCounters::open_upgrades))?;
+        out.counters("wharf_upgrades", "Connections upgraded", each(AppCounters::upgraded))?;
         out.counters("wharf_request_bytes", "Request content received", each(AppCounters::bytes_in))?;
         out.counters("wharf_response_bytes", "Response content sent", each(AppCounters::bytes_out))?;
         {

@@ -1,0 +1,159 @@
+//! hyper's upgrade for applications that are mounted unchanged.
+//!
+//! axum's `WebSocketUpgrade`, and whoever calls `hyper::upgrade::on`, looks for an `OnUpgrade` in the request's extensions. Only
+//! hyper's own server can make one. So for a request that asks for an upgrade a server of hyper's is run in memory: it is
+//! given the head of a request, hands out its `OnUpgrade`, and waits. When the application has answered 101, and the
+//! container gives the connection, the little server answers 101, too, into the void, and lets go of the connection.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use http::{Response, StatusCode};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
+
+use crate::application::BoxFuture;
+use crate::upgrade::{Handler, Upgraded};
+use crate::{Body, Request, upgrade};
+
+const HEAD: &[u8] = b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: it\r\n\r\n";
+const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+
+/// A little server that waits for the application's answer.
+pub(crate) struct Handshake {
+    server: BoxFuture<'static, ()>,
+    connection: Arc<Mutex<Option<Upgraded>>>,
+    go: oneshot::Sender<()>,
+}
+
+/// Puts an `OnUpgrade` into a request that asks for an upgrade.
+pub(crate) fn offer(request: &mut Request) -> Option<Handshake> {
+    if !upgrade::asks(request.version(), request.headers()) {
+        return None;
+    }
+    let (go, told) = oneshot::channel::<()>();
+    let (told, found) = (Mutex::new(Some(told)), Arc::new(Mutex::new(None::<OnUpgrade>)));
+    let service = {
+        let found = found.clone();
+        service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+            *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(hyper::upgrade::on(&mut request));
+            let told = told.lock().unwrap_or_else(PoisonError::into_inner).take();
+            async move {
+                if let Some(told) = told {
+                    let _ = told.await;
+                }
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                Ok::<_, Infallible>(response)
+            }
+        })
+    };
+    let connection = Arc::<Mutex<Option<Upgraded>>>::default();
+    let late = Late { head: HEAD, swallowed: 0, given: connection.clone(), stream: None };
+    let server = http1::Builder::new()
+        .auto_date_header(false)
+        .header_read_timeout(None)
+        .serve_connection(late, service)
+        .with_upgrades();
+    let mut server: BoxFuture<'static, ()> = Box::pin(async move {
+        if let Err(error) = server.await {
+            tracing::debug!(target: "wharf_sdk", "the upgrade failed: {error}");
+        }
+    });
+    // It reads the head, calls the service, and waits.
+    let _ = server.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    let on_upgrade = found.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+    request.extensions_mut().insert(on_upgrade);
+    Some(Handshake { server, connection, go })
+}
+
+impl Handshake {
+    /// What to do with the connection after the application's 101.
+    pub(crate) fn into_handler(self) -> Handler {
+        Box::new(move |upgraded| {
+            *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgraded);
+            let _ = self.go.send(());
+            self.server
+        })
+    }
+}
+
+/// A connection that comes late: before it is there, it gives the head of a request and takes the head of a response.
+struct Late {
+    head: &'static [u8],
+    /// How much of [`END_OF_HEAD`] has just been written.
+    swallowed: usize,
+    given: Arc<Mutex<Option<Upgraded>>>,
+    stream: Option<Upgraded>,
+}
+
+impl Late {
+    /// The connection, once it is there and hyper's own bytes are out of the way.
+    fn stream(&mut self) -> Option<Pin<&mut Upgraded>> {
+        if self.swallowed < END_OF_HEAD.len() {
+            return None;
+        }
+        if self.stream.is_none() {
+            self.stream = self.given.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+        self.stream.as_mut().map(Pin::new)
+    }
+}
+
+impl Read for Late {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.head.is_empty() {
+            let (now, later) = self.head.split_at(self.head.len().min(buffer.remaining()));
+            buffer.put_slice(now);
+            self.head = later;
+            return Poll::Ready(Ok(()));
+        }
+        let Some(stream) = self.stream() else { return Poll::Pending };
+        // Through a buffer of this side: hyper's cursor can be filled without `unsafe` only by a copy.
+        let mut chunk = [0; 8192];
+        let len = chunk.len().min(buffer.remaining());
+        let mut read = ReadBuf::new(&mut chunk[..len]);
+        ready!(stream.poll_read(cx, &mut read))?;
+        buffer.put_slice(read.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Late {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(stream) = self.stream() {
+            return stream.poll_write(cx, bytes);
+        }
+        let mut taken = 0;
+        for byte in bytes {
+            if self.swallowed == END_OF_HEAD.len() {
+                break;
+            }
+            taken += 1;
+            self.swallowed = match *byte == END_OF_HEAD[self.swallowed] {
+                true => self.swallowed + 1,
+                false => usize::from(*byte == END_OF_HEAD[0]),
+            };
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().map_or(Poll::Ready(Ok(())), |stream| stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().map_or(Poll::Ready(Ok(())), |stream| stream.poll_shutdown(cx))
+    }
+}
