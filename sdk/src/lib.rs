@@ -21,6 +21,8 @@ mod facts;
 #[allow(unsafe_code)]
 mod ffi;
 mod filter;
+#[cfg(any(feature = "axum", feature = "serve"))]
+mod goodbye;
 mod handler;
 #[allow(unsafe_code)]
 mod heap;

@@ -6,22 +6,25 @@
 //! container gives the connection, the little server answers 101, too, into the void, and lets go of the connection.
 
 use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use http::{Response, StatusCode};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::sync::oneshot;
 
 use crate::application::BoxFuture;
-use crate::upgrade::{Handler, Upgraded};
-use crate::{Body, Request, upgrade};
+use crate::goodbye::{Guest, Polite};
+use crate::upgrade::{Handler, Stream};
+use crate::{Body, Request, ServletContext, upgrade};
 
 const HEAD: &[u8] = b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: it\r\n\r\n";
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
@@ -29,9 +32,17 @@ const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 /// A little server that waits for the application's answer.
 pub(crate) struct Handshake {
     server: BoxFuture<'static, ()>,
-    connection: Arc<Mutex<Option<Upgraded>>>,
+    connection: Arc<Mutex<Option<Connection>>>,
     go: oneshot::Sender<()>,
+    /// Where it is a WebSocket, which is closed when the application has to end.
+    polite: Option<Arc<ServletContext>>,
 }
+
+/// What the application lives on.
+type Connection = Pin<Box<dyn Stream>>;
+
+/// How long a client has to answer the goodbye that is said for the application.
+const GOODBYE: Duration = Duration::from_secs(3);
 
 /// Puts an `OnUpgrade` into a request that asks for an upgrade.
 pub(crate) fn offer(request: &mut Request) -> Option<Handshake> {
@@ -55,7 +66,7 @@ pub(crate) fn offer(request: &mut Request) -> Option<Handshake> {
             }
         })
     };
-    let connection = Arc::<Mutex<Option<Upgraded>>>::default();
+    let connection = Arc::<Mutex<Option<Connection>>>::default();
     let late = Late { head: HEAD, swallowed: 0, given: connection.clone(), stream: None };
     let server = http1::Builder::new()
         .auto_date_header(false)
@@ -71,18 +82,50 @@ pub(crate) fn offer(request: &mut Request) -> Option<Handshake> {
     let _ = server.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     let on_upgrade = found.lock().unwrap_or_else(PoisonError::into_inner).take()?;
     request.extensions_mut().insert(on_upgrade);
-    Some(Handshake { server, connection, go })
+    let polite = request.asks_for_upgrade("websocket").then(|| request.context().clone());
+    Some(Handshake { server, connection, go, polite })
 }
 
 impl Handshake {
     /// What to do with the connection after the application's 101.
     pub(crate) fn into_handler(self) -> Handler {
-        Box::new(move |upgraded| {
-            *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgraded);
-            let _ = self.go.send(());
-            self.server
+        let Self { server, connection, go, polite } = self;
+        let give = move |stream: Connection| {
+            *connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+            let _ = go.send(());
+        };
+        Box::new(move |upgraded| match polite {
+            None => {
+                give(Box::pin(upgraded));
+                server
+            }
+            Some(context) => {
+                let polite = Polite::new(upgraded);
+                give(Box::pin(Guest(polite.clone())));
+                Box::pin(async move {
+                    server.await;
+                    say_goodbye(polite, context).await;
+                })
+            }
         })
     }
+}
+
+/// Waits until the application has to end, and ends its WebSocket; or until the application has ended it.
+async fn say_goodbye(polite: Polite, context: Arc<ServletContext>) {
+    let mut draining = pin!(context.draining());
+    poll_fn(|cx| match polite.poll_gone(cx) {
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => draining.as_mut().poll(cx),
+    })
+    .await;
+    // The client answers, the application reads that and lets go; where either does not, it has had its time.
+    let end = async {
+        poll_fn(|cx| polite.poll_goodbye(cx)).await;
+        poll_fn(|cx| polite.poll_gone(cx)).await;
+    };
+    let _ = tokio::time::timeout(GOODBYE, end).await;
+    polite.hang_up();
 }
 
 /// A connection that comes late: before it is there, it gives the head of a request and takes the head of a response.
@@ -90,20 +133,20 @@ struct Late {
     head: &'static [u8],
     /// How much of [`END_OF_HEAD`] has just been written.
     swallowed: usize,
-    given: Arc<Mutex<Option<Upgraded>>>,
-    stream: Option<Upgraded>,
+    given: Arc<Mutex<Option<Connection>>>,
+    stream: Option<Connection>,
 }
 
 impl Late {
     /// The connection, once it is there and hyper's own bytes are out of the way.
-    fn stream(&mut self) -> Option<Pin<&mut Upgraded>> {
+    fn stream(&mut self) -> Option<Pin<&mut (dyn Stream + 'static)>> {
         if self.swallowed < END_OF_HEAD.len() {
             return None;
         }
         if self.stream.is_none() {
             self.stream = self.given.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
-        self.stream.as_mut().map(Pin::new)
+        self.stream.as_mut().map(Pin::as_mut)
     }
 }
 

@@ -19,6 +19,7 @@ const PACKAGES: &[&str] = &[
     "redeploy-a",
     "redeploy-b",
     "foreign-layout",
+    "sockets",
 ];
 
 struct Built {
