@@ -20,8 +20,6 @@ use wharf_abi::{
 use crate::application::{Application, BoxFuture, MappingError, contain};
 use crate::facts::LocalContext;
 use crate::log::for_request;
-#[cfg(any(feature = "axum", feature = "serve"))]
-use crate::on_upgrade::{Handshake, offer};
 use crate::{Response, ServletContext, ffi, log};
 
 /// What [`export!`](crate::export) makes of an application's function.
@@ -42,22 +40,6 @@ pub fn root<E: Entry>() -> RootModuleResult {
     }
     // SAFETY: the reference is what the header says it is: a `ModuleRef`.
     RootModuleResult::ROk(unsafe { ModuleRef(Root::<E>::MODULE.static_as_prefix()).0.cast() })
-}
-
-/// Without hyper there is nobody who could use its upgrades.
-#[cfg(not(any(feature = "axum", feature = "serve")))]
-struct Handshake;
-
-#[cfg(not(any(feature = "axum", feature = "serve")))]
-impl Handshake {
-    fn into_handler(self) -> crate::upgrade::Handler {
-        Box::new(|_| Box::pin(std::future::ready(())))
-    }
-}
-
-#[cfg(not(any(feature = "axum", feature = "serve")))]
-fn offer(_: &mut crate::Request) -> Option<Handshake> {
-    None
 }
 
 /// The application, with its runtime. Shared by the requests in flight.
@@ -205,14 +187,12 @@ unsafe extern "C" fn service(instance: *const (), request: FfiRequest) -> FfiFut
     // `destroy` only when all leases are back (see `Module::destroy`).
     let this: &'static Running = unsafe { running(instance) };
     let id: Arc<str> = request.text(|h| h.id).into();
-    FfiFuture::new(Answer { state: State::New(request), handshake: None, this, id })
+    FfiFuture::new(Answer { state: State::New(request), this, id })
 }
 
 /// A request being answered: polled, and dropped, inside the module's runtime.
 struct Answer {
     state: State,
-    /// Where the request asks for an upgrade.
-    handshake: Option<Box<Handshake>>,
     this: &'static Running,
     id: Arc<str>,
 }
@@ -237,22 +217,18 @@ impl Future for Answer {
             {
                 let context = &running.contexts[slot() % running.contexts.len()];
                 match ffi::request(request, this.id.clone(), context) {
-                    Ok(mut request) => {
-                        this.handshake = offer(&mut request).map(Box::new);
-                        this.state = State::Running(running.app.call(request));
-                    }
+                    Ok(request) => this.state = State::Running(running.app.call(request)),
                     Err(error) => {
                         tracing::warn!("the request can't be represented: {error}");
                         let bad = Response::status(http::StatusCode::BAD_REQUEST);
-                        return Poll::Ready(ffi::response(bad, runtime, this.id.clone(), None));
+                        return Poll::Ready(ffi::response(bad, runtime, this.id.clone()));
                     }
                 }
             }
             let State::Running(future) = &mut this.state else { return Poll::Pending };
             let Poll::Ready(response) = future.as_mut().poll(cx) else { return Poll::Pending };
             this.state = State::Done;
-            let switch = this.handshake.take().map(|handshake| handshake.into_handler());
-            Poll::Ready(ffi::response(response, runtime, this.id.clone(), switch))
+            Poll::Ready(ffi::response(response, runtime, this.id.clone()))
         })
     }
 }
@@ -261,9 +237,6 @@ impl Drop for Answer {
     fn drop(&mut self) {
         let _inside = self.this.runtime.enter();
         let id = self.id.clone();
-        for_request(&id, || {
-            self.state = State::Done;
-            self.handshake = None;
-        });
+        for_request(&id, || self.state = State::Done);
     }
 }

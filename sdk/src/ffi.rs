@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode, Version};
+use http::{Method, Version};
 use http_body::{Body as HttpBody, Frame as HttpFrame, SizeHint};
 use tokio::runtime::Handle;
 use wharf_abi::{
@@ -18,7 +18,7 @@ use crate::facts::LocalContext;
 use crate::log::for_request;
 use crate::request::{RequestFacts, target_in_context};
 use crate::tunnel::Tunnel;
-use crate::upgrade::{Handler, Switch};
+use crate::upgrade::Switch;
 use crate::{Body, BoxError, Request, Response};
 
 /// Makes a request of what the container handed over.
@@ -122,14 +122,11 @@ struct Outside {
 }
 
 /// Hands a response over. A streamed body is polled inside `runtime`, for the request with this `id`.
-///
-/// Where it is a 101, `switch` is what comes after it, or else what it carries itself.
-pub(crate) fn response(response: Response, runtime: &Handle, id: Arc<str>, switch: Option<Handler>) -> FfiResponse {
+pub(crate) fn response(response: Response, runtime: &Handle, id: Arc<str>) -> FfiResponse {
     let mut response = response.into_http();
-    let carried = Switch::of(&mut response);
-    let switch = switch.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
+    let switch = Switch::of(&mut response);
     let (parts, body) = response.into_parts();
-    let body = match carried.or(switch) {
+    let body = match switch {
         Some(handler) => FfiResponseBody::Upgrade(FfiUpgrade::new(Tunnel::new(handler, runtime.clone(), id))),
         None => content(body, runtime, id),
     };

@@ -64,18 +64,12 @@ impl Local {
     /// As [`Local::call`], for a connection that may be upgraded: with what comes after the response.
     #[cfg(feature = "websocket")]
     pub(crate) async fn open(&self, request: http::Request<Body>, peer: Peer) -> (Response, Option<Handler>) {
-        #[cfg_attr(not(any(feature = "axum", feature = "serve")), expect(unused_mut))]
-        let mut request = match self.map(request, peer) {
+        let request = match self.map(request, peer) {
             Ok(request) => request,
             Err(response) => return (*response, None),
         };
-        #[cfg(any(feature = "axum", feature = "serve"))]
-        let handshake = crate::on_upgrade::offer(&mut request);
         let mut response = self.application.call(request).await.into_http();
         let switch = Switch::of(&mut response);
-        #[cfg(any(feature = "axum", feature = "serve"))]
-        let switch = switch.or_else(|| handshake.map(|handshake| handshake.into_handler()));
-        let switch = switch.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
         (Response::from_switched(response), switch)
     }
 

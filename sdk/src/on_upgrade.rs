@@ -45,7 +45,7 @@ type Connection = Pin<Box<dyn Stream>>;
 const GOODBYE: Duration = Duration::from_secs(3);
 
 /// Puts an `OnUpgrade` into a request that asks for an upgrade.
-pub(crate) fn offer(request: &mut Request) -> Option<Handshake> {
+pub(crate) fn offer(request: &mut Request) -> Option<Box<Handshake>> {
     if !upgrade::asks(request.version(), request.headers()) {
         return None;
     }
@@ -83,13 +83,13 @@ pub(crate) fn offer(request: &mut Request) -> Option<Handshake> {
     let on_upgrade = found.lock().unwrap_or_else(PoisonError::into_inner).take()?;
     request.extensions_mut().insert(on_upgrade);
     let polite = request.asks_for_upgrade("websocket").then(|| request.context().clone());
-    Some(Handshake { server, connection, go, polite })
+    Some(Box::new(Handshake { server, connection, go, polite }))
 }
 
 impl Handshake {
     /// What to do with the connection after the application's 101.
-    pub(crate) fn into_handler(self) -> Handler {
-        let Self { server, connection, go, polite } = self;
+    pub(crate) fn into_handler(self: Box<Self>) -> Handler {
+        let Self { server, connection, go, polite } = *self;
         let give = move |stream: Connection| {
             *connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
             let _ = go.send(());
