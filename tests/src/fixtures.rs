@@ -15,6 +15,7 @@ const PACKAGES: &[&str] = &[
     "transfer",
     "guestbook",
     "clock",
+    "chat",
     "chameleon",
     "redeploy-a",
     "redeploy-b",

@@ -183,14 +183,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Poll::Pending
     }
 
-    /// Begins to close, after what waits to be sent, unless that has begun.
+    /// Begins to close, after what waits to be sent, unless that has begun. The application's own goodbye comes first.
     fn close(&mut self, reason: &CloseReason) {
-        while let (Phase::Open, Ok(Command::Send(message))) = (&self.phase, self.commands.try_recv()) {
-            self.say(message.into());
+        let mut reason = reason.clone();
+        while let Phase::Open = self.phase {
+            match self.commands.try_recv() {
+                Ok(Command::Send(message)) => self.say(message.into()),
+                Ok(Command::Close(own)) => {
+                    reason = own;
+                    break;
+                }
+                Err(_) => break,
+            }
         }
-        if matches!(self.phase, Phase::Open) {
+        if let Phase::Open = self.phase {
             self.say(tungstenite::Message::Close(Some(reason.frame())));
-            self.closing(reason.clone());
+            self.closing(reason);
         }
     }
 
