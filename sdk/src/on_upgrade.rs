@@ -88,8 +88,8 @@ pub(crate) fn offer(request: &mut Request) -> Option<Box<Handshake>> {
 
 impl Handshake {
     /// What to do with the connection after the application's 101.
-    pub(crate) fn into_handler(self: Box<Self>) -> Handler {
-        let Self { server, connection, go, polite } = *self;
+    pub(crate) fn into_handler(self) -> Handler {
+        let Self { server, connection, go, polite } = self;
         let give = move |stream: Connection| {
             *connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
             let _ = go.send(());

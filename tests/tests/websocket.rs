@@ -199,7 +199,17 @@ fn messages_of_all_kinds_come_back() {
     socket.send(0x00, b"two ").unwrap();
     socket.send(0x80, b"three").unwrap();
     assert_eq!(socket.recv_text(), "one two three");
-    // Many at once, in one piece.
+    // What the client sends right behind its handshake belongs to the socket, and so does all that comes in one piece.
+    for target in ["/s/echo", "/s/axum/echo"] {
+        let mut client = wharf.connect();
+        let fields: String = HANDSHAKE.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let mut bytes = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n").into_bytes();
+        bytes.extend([0x81, 0x82, 0, 0, 0, 0, b'h', b'i', 0x88, 0x80, 0, 0, 0, 0]);
+        client.write_raw(&bytes).unwrap();
+        assert_eq!(client.read_head().unwrap().status, 101, "{target}");
+        assert_eq!(client.rest().unwrap(), [0x81, 2, b'h', b'i', 0x88, 0], "{target}");
+    }
+    // Many at once.
     let mut all = Vec::new();
     for n in 0..200_u8 {
         all.extend([0x82, 0x81, 0, 0, 0, 0, n]);
@@ -228,6 +238,12 @@ fn protocols_origins_and_the_ways_to_end() {
         assert_eq!(socket.closed().unwrap(), code, "{say}");
     }
     assert!(wharf.log().contains("as the test asked for"));
+    // A raw connection whose handler panics is closed.
+    let mut raw = Client::connect(wharf.addr()).unwrap();
+    raw.write("GET", "/s/raw", &[("Connection", "upgrade"), ("Upgrade", "echo")], b"").unwrap();
+    assert_eq!(raw.read("GET").unwrap().status, 101);
+    raw.write_raw(b"!").unwrap();
+    assert_eq!(raw.rest().unwrap(), b"");
     // A panic costs its own socket alone.
     assert_eq!(wharf.get("/s/").status, 200);
 }
