@@ -124,7 +124,7 @@ impl Driver<Upgraded> {
 async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     let read = async {
         let mut left = LINGER_BYTES;
-        let mut buffer = [0; 4096];
+        let mut buffer = [0; 512];
         if stream.shutdown().await.is_ok() {
             while let Ok(read @ 1..) = stream.read(&mut buffer).await {
                 match left.checked_sub(read) {
