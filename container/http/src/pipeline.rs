@@ -41,7 +41,7 @@ impl Pipeline {
     pub(crate) fn begin(
         worker: &Arc<Shared>,
         connection: &Arc<Connection>,
-        link: &Arc<Link>,
+        link: Option<&Arc<Link>>,
         id: Arc<str>,
         request: Request<Incoming>,
     ) -> Answering {

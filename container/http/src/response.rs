@@ -23,7 +23,7 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    pub(crate) fn of<B>(request: &Request<B>, link: &Arc<Link>) -> Self {
+    pub(crate) fn of<B>(request: &Request<B>, link: Option<&Arc<Link>>) -> Self {
         let mut this = Self { method: request.method().clone(), accept: None, chunked: false, upgrade: None };
         for (name, value) in request.headers() {
             if *name == ACCEPT && this.accept.is_none() {
@@ -31,7 +31,7 @@ impl Asked {
             } else if *name == TRANSFER_ENCODING {
                 this.chunked = true;
             } else if *name == UPGRADE && request.version() == Version::HTTP_11 {
-                this.upgrade = Some(link.clone());
+                this.upgrade = link.cloned();
             }
         }
         this

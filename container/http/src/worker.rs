@@ -189,7 +189,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, co
     let limits = &shared.pipeline.limits;
     let service = {
         let (shared, connection, link) = (shared.clone(), connection.clone(), link.clone());
-        service_fn(move |request| Pipeline::begin(&shared, &connection, &link, shared.ids.next(), request))
+        service_fn(move |request| Pipeline::begin(&shared, &connection, Some(&link), shared.ids.next(), request))
     };
     let slot = Slot::new(shared.began);
     let mut builder = http1::Builder::new();
