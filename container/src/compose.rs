@@ -286,7 +286,7 @@ fn metrics(
     deployer: DeployerHandle,
 ) -> Metrics {
     let states = deployer.clone();
-    let served = deployer.clone();
+    let (served, cut) = (deployer.clone(), deployer.clone());
     Metrics::new(Sources {
         routes,
         server,
@@ -298,6 +298,7 @@ fn metrics(
             }
             counts.into_iter().collect()
         }),
+        cut_upgrades: Box::new(move || cut.stats().cut_upgrades.load(Ordering::Relaxed)),
         redeploys: Box::new(move || served.stats().served.load(Ordering::Relaxed)),
         heaps: Box::new(move || {
             let apps = deployer.list();

@@ -66,6 +66,8 @@ pub struct Stats {
     pub held: AtomicU64,
     /// Bytes that retired generations had left on their heaps, freed with them.
     pub left_bytes: AtomicU64,
+    /// Upgraded connections that did not end within the drain time.
+    pub cut_upgrades: AtomicU64,
 }
 
 pub(crate) enum Message {

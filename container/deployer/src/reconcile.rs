@@ -377,6 +377,11 @@ impl Deployer {
         for note in &retirement.notes {
             tracing::info!(app = %generation.id, generation = number, "{note}");
         }
+        if retirement.cut_upgrades > 0 {
+            Self::count(&self.stats.cut_upgrades, retirement.cut_upgrades);
+            tracing::warn!(app = %generation.id, generation = number, cut = retirement.cut_upgrades,
+                "upgraded connections did not end within the drain time of {:?} and were cut", self.config.drain_timeout);
+        }
         if retirement.held_by.is_empty() {
             generation.step(Event::Retire);
             Self::count(&self.stats.retired, 1);

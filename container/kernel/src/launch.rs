@@ -153,6 +153,9 @@ pub struct Retirement {
     pub left_bytes: u64,
     /// Blocks its code left on its heap.
     pub left_blocks: u64,
+    /// Upgraded connections that had not ended within the drain time, and were cut.
+    #[serde(default)]
+    pub cut_upgrades: u64,
     /// File descriptors its code left open, closed with it.
     #[serde(default)]
     pub left_descriptors: u64,

@@ -152,12 +152,7 @@ impl Launched for Generation {
             // Their tasks end at their next poll, unless a worker is stuck in one.
             self.idle.wait(self.stop_timeout);
         }
-        let mut retirement = self.unload();
-        if cut > 0 {
-            let what = plural(cut, "upgraded connection");
-            retirement.notes.push(format!("cut {what} that did not end within the drain time of {drain_timeout:?}"));
-        }
-        retirement
+        Retirement { cut_upgrades: cut, ..self.unload() }
     }
 
     fn retry_retire(&self) -> Retirement {

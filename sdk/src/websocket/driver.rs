@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Error};
 
 use super::inbox::Inbox;
+use super::metered::Metered;
 use super::servlet::Settings;
 use super::socket::Command;
 use super::{CloseReason, Message};
@@ -44,8 +45,8 @@ enum Phase {
     Over,
 }
 
-pub(super) struct Driver<S> {
-    socket: WebSocketStream<S>,
+pub(super) struct Driver {
+    socket: WebSocketStream<Metered<Upgraded>>,
     phase: Phase,
     settings: Settings,
     handler: Option<BoxFuture<'static, Result<(), BoxError>>>,
@@ -56,15 +57,18 @@ pub(super) struct Driver<S> {
     deaf: bool,
     /// The application has not taken the last message yet, so none is read.
     blocked: bool,
-    /// Something waits to be flushed, since then.
+    /// Something waits to be flushed, and nothing of it has moved since then.
     unflushed: Option<Instant>,
+    /// When something last came from the client.
     heard: Instant,
+    /// What had been read and written then.
+    moved: (u64, u64),
     pinged: bool,
     talked: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
-impl Driver<Upgraded> {
+impl Driver {
     /// Lives on a connection to its end.
     pub(super) async fn run(
         stream: Upgraded,
@@ -79,6 +83,7 @@ impl Driver<Upgraded> {
             .write_buffer_size(BUFFER)
             .max_message_size(Some(settings.max_message))
             .max_frame_size(Some(settings.max_frame.unwrap_or(settings.max_message)));
+        let stream = Metered { stream, read: 0, written: 0 };
         let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
         let now = Instant::now();
         let mut driver = Self {
@@ -93,6 +98,7 @@ impl Driver<Upgraded> {
             blocked: false,
             unflushed: None,
             heard: now,
+            moved: (0, 0),
             pinged: false,
             talked: now,
             timer: Box::pin(tokio::time::sleep(GOODBYE)),
@@ -104,7 +110,7 @@ impl Driver<Upgraded> {
         }
         poll_fn(|cx| driver.poll_socket(cx)).await;
         let Self { socket, handler, .. } = driver;
-        let mut goodbye = std::pin::pin!(linger(socket.into_inner()));
+        let mut goodbye = std::pin::pin!(linger(socket.into_inner().stream));
         let (mut gone, mut handler) = (false, handler);
         // The handler may have things to put in order, which shall not keep the client, nor the other way round.
         poll_fn(|cx| {
@@ -150,7 +156,7 @@ fn poll_handler(handler: &mut BoxFuture<'static, Result<(), BoxError>>, cx: &mut
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+impl Driver {
     /// `Ready` when nothing more is read or written.
     fn poll_socket(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..STEPS {
@@ -344,6 +350,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 if self.settings.idle_timeout.is_some_and(|time| self.talked + time <= now) {
                     self.close(&CloseReason::new(1000, "idle"));
                 } else if let Some(time) = self.settings.keep_alive {
+                    let (read, written) = (self.socket.get_ref().read, self.socket.get_ref().written);
+                    let (before, written_before) = std::mem::replace(&mut self.moved, (read, written));
+                    if read != before {
+                        // It may be in the middle of a large frame.
+                        self.heard = self.heard.max(now.checked_sub(time).unwrap_or(now));
+                    }
+                    if written != written_before {
+                        self.unflushed = self.unflushed.map(|_| now);
+                    }
                     if self.blocked {
                         // It may have sent a lot: nobody looks.
                         self.heard = now;

@@ -4,6 +4,7 @@ mod driver;
 mod handshake;
 mod inbox;
 mod message;
+mod metered;
 mod origin;
 mod servlet;
 mod socket;
