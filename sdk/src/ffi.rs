@@ -107,9 +107,8 @@ struct Outside {
 
 /// Hands a response over. A streamed body is polled inside `runtime`, for the request with this `id`.
 pub(crate) fn response(response: Response, runtime: &Handle, id: Arc<str>) -> FfiResponse {
-    let mut response = response.into_http();
-    let switch = Switch::of(&mut response);
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_http().into_parts();
+    let switch = Switch::of(parts.status, &mut parts.extensions);
     let body = match switch {
         Some(handler) => FfiResponseBody::Upgrade(FfiUpgrade::new(Tunnel::new(handler, runtime.clone(), id))),
         None => content(body, runtime, id),

@@ -70,7 +70,7 @@ impl Local {
             Err(response) => return (*response, None),
         };
         let mut response = self.application.call(request).await.into_http();
-        let switch = Switch::of(&mut response);
+        let switch = Switch::of(response.status(), response.extensions_mut());
         (Response::from_switched(response), switch)
     }
 

@@ -110,7 +110,7 @@ fn lock(tasks: &Tasks) -> MutexGuard<'_, JoinSet<()>> {
 /// Lets the application live on a connection, where it has answered 101 and said what comes after it.
 fn switch(response: Response, on_upgrade: Option<OnUpgrade>, tasks: &Tasks) -> Response {
     let mut response = response.into_http();
-    if let (Some(handler), Some(on_upgrade)) = (Switch::of(&mut response), on_upgrade) {
+    if let (Some(handler), Some(on_upgrade)) = (Switch::of(response.status(), response.extensions_mut()), on_upgrade) {
         lock(tasks).spawn(async move {
             if let Ok(upgraded) = on_upgrade.await {
                 Living::new(handler, TokioIo::new(upgraded)).await;

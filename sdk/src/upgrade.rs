@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{StatusCode, Version};
+use http::{Extensions, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::application::BoxFuture;
@@ -147,11 +147,14 @@ pub(crate) struct Switch(Arc<Mutex<Option<Handler>>>);
 
 impl Switch {
     /// What comes after this response, where it is a 101 that says so.
-    pub(crate) fn of<B>(response: &mut http::Response<B>) -> Option<Handler> {
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return None;
-        }
-        let switch = response.extensions_mut().remove::<Self>()?;
+    #[inline]
+    pub(crate) fn of(status: StatusCode, extensions: &mut Extensions) -> Option<Handler> {
+        if status == StatusCode::SWITCHING_PROTOCOLS { Self::take(extensions) } else { None }
+    }
+
+    #[cold]
+    fn take(extensions: &mut Extensions) -> Option<Handler> {
+        let switch = extensions.remove::<Self>()?;
         switch.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

@@ -119,9 +119,9 @@ impl<S> Linked<S> {
         Self { stream, link }
     }
 
-    /// `Some` where it has been upgraded.
-    fn upgraded(&self) -> Option<&Link> {
-        self.link.upgraded.load(Ordering::Relaxed).then_some(&*self.link)
+    #[inline]
+    fn is_upgraded(&self) -> bool {
+        self.link.upgraded.load(Ordering::Relaxed)
     }
 }
 
@@ -135,9 +135,19 @@ const READ: usize = 0;
 const WRITE: usize = 1;
 
 impl<S: AsyncRead + Unpin> AsyncRead for Linked<S> {
+    #[inline]
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Some(link) = self.upgraded() else { return Pin::new(&mut self.stream).poll_read(cx, buffer) };
-        link.wait(READ, cx)?;
+        if self.is_upgraded() {
+            return self.read_upgraded(cx, buffer);
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncRead + Unpin> Linked<S> {
+    #[cold]
+    fn read_upgraded(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.link.wait(READ, cx)?;
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
         self.link.received.fetch_add((buffer.filled().len() - before) as u64, Ordering::Relaxed);
@@ -146,13 +156,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Linked<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Linked<S> {
-    fn write(
-        mut self: Pin<&mut Self>,
+    #[cold]
+    fn write_upgraded(
+        &mut self,
         cx: &mut Context<'_>,
         write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        let Some(link) = self.upgraded() else { return write(Pin::new(&mut self.stream), cx) };
-        link.wait(WRITE, cx)?;
+        self.link.wait(WRITE, cx)?;
         let polled = write(Pin::new(&mut self.stream), cx);
         if let Poll::Ready(Ok(bytes)) = &polled {
             self.link.sent.fetch_add(*bytes as u64, Ordering::Relaxed);
@@ -162,18 +172,27 @@ impl<S: AsyncWrite + Unpin> Linked<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Linked<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.write(cx, |stream, cx| stream.poll_write(cx, bytes))
+    #[inline]
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_upgraded() {
+            return self.write_upgraded(cx, |stream, cx| stream.poll_write(cx, bytes));
+        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
+    #[inline]
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.write(cx, |stream, cx| stream.poll_write_vectored(cx, parts))
+        if self.is_upgraded() {
+            return self.write_upgraded(cx, |stream, cx| stream.poll_write_vectored(cx, parts));
+        }
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
     }
 
+    #[inline]
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }

@@ -43,7 +43,10 @@ pub(crate) struct ModuleEndpoint {
 impl Endpoint for ModuleEndpoint {
     fn call(&self, mut exchange: Exchange) -> ResponseFuture {
         // There is one where the request asks for an upgrade.
-        let on_upgrade = exchange.request.extensions_mut().remove::<OnUpgrade>();
+        let on_upgrade = match exchange.request.extensions().is_empty() {
+            true => None,
+            false => exchange.request.extensions_mut().remove::<OnUpgrade>(),
+        };
         let (request, lease) = cross(exchange, self.handles.local());
         // SAFETY: an instance of this module, started and not stopped: the lease says so.
         let future = unsafe { self.module.service()(self.instance.0, request) };
