@@ -163,6 +163,8 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
         std::process::exit(1);
     });
     let drain = settings.server.drain_timeout;
+    // Upgraded connections are told first: they count as connections, and end when they have said goodbye.
+    deployer.drain();
     let cut = server.drain(drain);
     let held = deployer.shutdown(Duration::from_secs(1));
     for app in &held {
@@ -284,7 +286,7 @@ fn metrics(
     deployer: DeployerHandle,
 ) -> Metrics {
     let states = deployer.clone();
-    let served = deployer.clone();
+    let (served, cut) = (deployer.clone(), deployer.clone());
     Metrics::new(Sources {
         routes,
         server,
@@ -296,6 +298,7 @@ fn metrics(
             }
             counts.into_iter().collect()
         }),
+        cut_upgrades: Box::new(move || cut.stats().cut_upgrades.load(Ordering::Relaxed)),
         redeploys: Box::new(move || served.stats().served.load(Ordering::Relaxed)),
         heaps: Box::new(move || {
             let apps = deployer.list();

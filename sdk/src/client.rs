@@ -12,6 +12,8 @@ use serde::de::DeserializeOwned;
 use crate::application::{Application, Factory};
 use crate::context::ServletContextBuilder;
 use crate::local::{Local, Peer};
+#[cfg(feature = "websocket")]
+use crate::websocket::TestSocket;
 use crate::{Body, BoxError, IntoApplication, MappingError, ServletContext};
 
 /// Runs an application in a test: the same canonicalisation and mapping as in the container, no socket.
@@ -191,12 +193,33 @@ impl TestRequest<'_> {
         self.header("content-type", "application/x-www-form-urlencoded").body(text)
     }
 
+    /// Opens a WebSocket with it, in the current tokio runtime.
+    ///
+    /// # Errors
+    /// The response, when it is no 101.
+    #[cfg(feature = "websocket")]
+    pub async fn websocket(self) -> Result<TestSocket, TestResponse> {
+        let this = self
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        let (response, switch) = this.client.0.open(this.request, peer()).await;
+        match switch {
+            None => Err(TestResponse(response.into_http())),
+            Some(handler) => Ok(TestSocket::open(response, handler).await),
+        }
+    }
+
     /// Sends it and waits for the head of the response; its content may still be under way.
     pub async fn send(self) -> TestResponse {
-        let loopback = |port| Some(std::net::SocketAddr::from(([127, 0, 0, 1], port)));
-        let peer = Peer { remote: loopback(49_152), local: loopback(80) };
-        TestResponse(self.client.0.call(self.request, peer).await.into_http())
+        TestResponse(self.client.0.call(self.request, peer()).await.into_http())
     }
+}
+
+fn peer() -> Peer {
+    let loopback = |port| Some(std::net::SocketAddr::from(([127, 0, 0, 1], port)));
+    Peer { remote: loopback(49_152), local: loopback(80) }
 }
 
 /// A response to a [`TestClient`].

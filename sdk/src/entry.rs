@@ -36,7 +36,7 @@ pub fn root<E: Entry>() -> RootModuleResult {
     struct Root<E>(E);
     impl<E: Entry> Root<E> {
         const MODULE: &'static WithMetadata<Module> =
-            &WithMetadata::new(Module { create: create::<E>, start, service, stop, destroy });
+            &WithMetadata::new(Module { create: create::<E>, start, service, draining, stop, destroy });
     }
     // SAFETY: the reference is what the header says it is: a `ModuleRef`.
     RootModuleResult::ROk(unsafe { ModuleRef(Root::<E>::MODULE.static_as_prefix()).0.cast() })
@@ -151,6 +151,15 @@ unsafe extern "C" fn start(instance: *const ()) -> RResult<(), Failure> {
         let started = this.runtime.block_on(this.app.start(this.context.clone()));
         started.map_err(|e| failure(FailureKind::Error, chain(&*e)))
     })
+}
+
+unsafe extern "C" fn draining(instance: *const ()) {
+    contain(|| {
+        // SAFETY: the container calls it between `create` and `destroy`.
+        let this = unsafe { running(instance) };
+        let _inside = this.runtime.enter();
+        this.context.begin_draining();
+    });
 }
 
 unsafe extern "C" fn stop(instance: *const ()) -> RResult<(), Failure> {

@@ -33,6 +33,8 @@ mod facts;
 mod ffi;
 mod filter;
 mod filter_mapping;
+#[cfg(any(feature = "axum", feature = "serve"))]
+mod goodbye;
 mod handler;
 #[allow(unsafe_code)]
 mod heap;
@@ -44,6 +46,8 @@ mod local;
 mod log;
 mod merge;
 mod mount;
+#[cfg(any(feature = "axum", feature = "serve"))]
+mod on_upgrade;
 mod parameters;
 mod pattern;
 mod request;
@@ -54,6 +58,10 @@ mod serve;
 mod servlet;
 mod servlet_mapping;
 mod web;
+mod tunnel;
+mod upgrade;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 pub use app::App;
 pub use application::{IntoApplication, MappingError};
@@ -94,6 +102,12 @@ pub use response::{IntoResponse, Response};
 pub use serve::{serve, serve_until};
 pub use servlet::{Servlet, ServletConfig};
 pub use servlet_mapping::ServletMapping;
+pub use upgrade::Upgraded;
+#[cfg(feature = "websocket")]
+pub use websocket::{
+    CloseReason, IntoClose, Message, Receiver, SendError, Sender, TestSocket, Text, WebSocket, WebSocketServlet,
+    websocket,
+};
 
 /// What the macros use. Not for people.
 #[doc(hidden)]

@@ -9,6 +9,8 @@ use wharf_mapping::{ServletMap, canonicalise};
 
 use crate::application::Application;
 use crate::facts::{LocalFacts, RequestFacts, target_in_context};
+#[cfg(feature = "websocket")]
+use crate::upgrade::{Handler, Switch};
 use crate::{Body, BoxError, MappingError, Request, Response, ServletContext};
 
 /// Where a request came from.
@@ -77,6 +79,18 @@ impl Local {
             }
             Err(response) => *response,
         }
+    }
+
+    /// As [`Local::call`], for a connection that may be upgraded: with what comes after the response.
+    #[cfg(feature = "websocket")]
+    pub(crate) async fn open(&self, request: http::Request<Body>, peer: Peer) -> (Response, Option<Handler>) {
+        let request = match self.map(request, peer) {
+            Ok(request) => request,
+            Err(response) => return (*response, None),
+        };
+        let mut response = self.application.call(request).await.into_http();
+        let switch = Switch::of(response.status(), response.extensions_mut());
+        (Response::from_switched(response), switch)
     }
 
     fn map(&self, request: http::Request<Body>, peer: Peer) -> Result<Request, Box<Response>> {

@@ -178,6 +178,16 @@ impl<S: Read + Write> Client<S> {
         if skipped == bytes { Ok(()) } else { Err(wrong(&format!("the body ended after {skipped} bytes"))) }
     }
 
+    /// All that still comes, to the end of the connection.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn rest(&mut self) -> io::Result<Vec<u8>> {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest)?;
+        Ok(rest)
+    }
+
     fn line(&mut self) -> io::Result<String> {
         let mut line = String::new();
         self.stream.read_line(&mut line)?;

@@ -8,6 +8,7 @@ mod http;
 mod load;
 mod server;
 mod site;
+mod websocket;
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ pub use http::{Answer, Client};
 pub use load::{Load, Tally};
 pub use server::Wharf;
 pub use site::{Output, Site};
+pub use websocket::{ACCEPT, Frame, HANDSHAKE, RawSocket};
 
 /// Asks until there is an answer.
 ///

@@ -377,6 +377,11 @@ impl Deployer {
         for note in &retirement.notes {
             tracing::info!(app = %generation.id, generation = number, "{note}");
         }
+        if retirement.cut_upgrades > 0 {
+            Self::count(&self.stats.cut_upgrades, retirement.cut_upgrades);
+            tracing::warn!(app = %generation.id, generation = number, cut = retirement.cut_upgrades,
+                "upgraded connections did not end within the drain time of {:?} and were cut", self.config.drain_timeout);
+        }
         if retirement.held_by.is_empty() {
             generation.step(Event::Retire);
             Self::count(&self.stats.retired, 1);
@@ -416,6 +421,17 @@ impl Deployer {
         }
         for (number, launched) in due {
             self.on_thread(format!("retire-{number}"), number, move || launched.retry_retire());
+        }
+    }
+
+    /// Tells all that serve that they will have to end. This may enter a module: never on this thread.
+    pub(crate) fn drain_all(&self) {
+        for generation in self.apps.values().filter_map(|app| app.serving.as_ref()) {
+            let Some(launched) = generation.launched.clone() else { continue };
+            let name = format!("drain-{}", generation.number);
+            if let Err(error) = thread::Builder::new().name(name).spawn(move || launched.drain()) {
+                tracing::warn!(app = %generation.id, %error, "can't be told that the container stops");
+            }
         }
     }
 

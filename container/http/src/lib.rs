@@ -9,6 +9,7 @@ mod clock;
 mod dispatch;
 pub mod error_page;
 mod limits;
+mod link;
 mod pipeline;
 mod request_body;
 mod request_id;

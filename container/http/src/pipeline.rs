@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use wharf_kernel::{AccessRecord, AccessSink, Body, Connection, ResponseFuture, Routes, ServerCounters};
 
 use crate::dispatch::{Dispatched, dispatch};
+use crate::link::{Link, Switched};
 use crate::request_body::{Progress, RequestBody, drain};
 use crate::response::{self, Asked};
 use crate::response_body::{ResponseBody, Tail};
@@ -40,6 +41,7 @@ impl Pipeline {
     pub(crate) fn begin(
         worker: &Arc<Shared>,
         connection: &Arc<Connection>,
+        link: Option<&Arc<Link>>,
         id: Arc<str>,
         request: Request<Incoming>,
     ) -> Answering {
@@ -57,7 +59,7 @@ impl Pipeline {
             ended: false,
             record,
         };
-        let asked = Asked::of(&request);
+        let asked = Asked::of(&request, link);
         let state = this.dispatch(connection, &id, request, &mut tail);
         Answering { state, asked, id, tail: Some(tail) }
     }
@@ -128,6 +130,13 @@ impl Pipeline {
             response::close(&mut response);
         }
         tail.status = response.status().as_u16();
+        if upgraded && let Some(link) = &asked.upgrade {
+            // The request ends with its head; the record is written when the connection ends.
+            let (began, app, record) = (tail.began, tail.app.clone(), tail.record.take());
+            let record = record.map(|record| Box::new(AccessRecord { status: tail.status, ..*record }));
+            *response.body_mut() = Body::empty();
+            link.switch(Switched { began, app, record, access: self.access.clone() });
+        }
         // 7. The tail goes with the body: the request ends when its last byte is handed to the socket.
         let sends = asked.method != http::Method::HEAD && response.status() != StatusCode::NOT_MODIFIED;
         response.map(|body| ResponseBody::new(body, tail, sends))

@@ -19,6 +19,7 @@ use wharf_kernel::Connection;
 
 use crate::Pipeline;
 use crate::clock::{self, Coarse, Slot};
+use crate::link::{Link, Linked};
 use crate::request_id::RequestIds;
 
 /// An accepted socket.
@@ -42,6 +43,13 @@ const OPEN: u8 = 0;
 const DRAINING: u8 = 1;
 const CUT: u8 = 2;
 
+/// How a connection is reached from outside its task.
+struct Seated {
+    waker: Waker,
+    slot: Arc<Slot>,
+    link: Arc<Link>,
+}
+
 /// What a worker's connections share.
 pub(crate) struct Shared {
     pub(crate) pipeline: Arc<Pipeline>,
@@ -50,7 +58,7 @@ pub(crate) struct Shared {
     pub(crate) open: AtomicUsize,
     state: AtomicU8,
     /// Wakes each connection when `state` changes or its time is up. Locked when a connection comes or goes.
-    wakers: Mutex<HashMap<u64, (Waker, Arc<Slot>)>>,
+    wakers: Mutex<HashMap<u64, Seated>>,
     began: Instant,
     /// Told when the last connection is gone.
     idle: Notify,
@@ -69,14 +77,14 @@ impl Shared {
         }
     }
 
-    fn wakers(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (Waker, Arc<Slot>)>> {
+    fn wakers(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Seated>> {
         self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, state: u8) {
         self.state.store(state, Ordering::Release);
-        for (waker, _) in self.wakers().values() {
-            waker.wake_by_ref();
+        for seated in self.wakers().values() {
+            seated.waker.wake_by_ref();
         }
     }
 
@@ -86,9 +94,9 @@ impl Shared {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let now = ticks.tick().await.into_std();
-            for (waker, slot) in self.wakers().values() {
-                if slot.is_due(now) {
-                    waker.wake_by_ref();
+            for seated in self.wakers().values() {
+                if seated.slot.is_due(now) {
+                    seated.waker.wake_by_ref();
                 }
             }
         }
@@ -109,10 +117,12 @@ impl Shared {
         if tokio::time::timeout(time, empty.as_mut()).await.is_ok() {
             return 0;
         }
-        let cut = self.wakers().len();
+        // Upgraded connections have no task of this worker that could end them.
+        let links: Vec<_> = self.wakers().values().map(|seated| seated.link.clone()).collect();
         self.change(CUT);
+        links.iter().for_each(|link| link.cut());
         empty.await;
-        cut
+        links.len()
     }
 }
 
@@ -154,8 +164,8 @@ pub(crate) async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiv
     }
 }
 
-/// Counts a connection out, however its task ends.
-struct Guard {
+/// Counts a connection out, however it ends. It goes with the socket, so that an upgraded connection counts, too.
+pub(crate) struct Guard {
     shared: Arc<Shared>,
     key: u64,
     _permit: OwnedSemaphorePermit,
@@ -174,11 +184,12 @@ impl Drop for Guard {
 /// Serves one connection to its end.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, connection: Connection, guard: Guard) {
     let connection = Arc::new(connection);
-    let shared = &guard.shared;
+    let (shared, key) = (guard.shared.clone(), guard.key);
+    let link = Link::new(guard);
     let limits = &shared.pipeline.limits;
     let service = {
-        let (shared, connection) = (shared.clone(), connection.clone());
-        service_fn(move |request| Pipeline::begin(&shared, &connection, shared.ids.next(), request))
+        let (shared, connection, link) = (shared.clone(), connection.clone(), link.clone());
+        service_fn(move |request| Pipeline::begin(&shared, &connection, Some(&link), shared.ids.next(), request))
     };
     let slot = Slot::new(shared.began);
     let mut builder = http1::Builder::new();
@@ -193,12 +204,14 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, co
     if limits.header_count != 100 {
         builder.max_headers(limits.header_count);
     }
-    let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let mut served =
+        pin!(builder.serve_connection(TokioIo::new(Linked::new(stream, link.clone())), service).with_upgrades());
     let (mut seen, mut registered) = (OPEN, false);
     let result = poll_fn(|cx| {
         if !registered {
             registered = true;
-            shared.wakers().insert(guard.key, (cx.waker().clone(), slot.clone()));
+            let seated = Seated { waker: cx.waker().clone(), slot: slot.clone(), link: link.clone() };
+            shared.wakers().insert(key, seated);
         }
         let state = shared.state.load(Ordering::Acquire);
         if state != seen {
@@ -211,6 +224,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, co
         served.as_mut().poll(cx)
     })
     .await;
+    // Not one poll later: whoever has the upgraded socket now is on this thread, too.
+    link.http_is_over();
     if let Err(error) = result {
         let remote = &*connection.remote_text;
         if error.is_parse() {

@@ -85,6 +85,46 @@ fn draining_finishes_requests_and_cuts_the_rest() {
 }
 
 #[test]
+fn an_upgraded_connection_counts_to_its_end_whoever_has_it() {
+    let limits = Limits { connections: 3, ..Limits::default() };
+    let running = start_with(limits, vec![route("/", None, false)]);
+    let head = b"GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: shout\r\n\r\n";
+    let open = || {
+        let mut stream = connect(running.addr);
+        stream.write_all(head).unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+        assert_eq!(statuses(&String::from_utf8(answer).unwrap()), [101]);
+        stream
+    };
+    let route = running.pipeline.routes.load();
+    let counters = &route.routes()[0].counters;
+    let mut ending = open();
+    let _staying = [open(), open()];
+    assert_eq!((running.pipeline.counters.open_connections(), counters.open_upgrades()), (3, 3));
+    assert_eq!((counters.in_flight(), counters.by_class()), (0, [3, 0, 0, 0, 0]));
+    // All there may be are open.
+    let mut waiting = connect(running.addr);
+    waiting.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    assert!(running.log.0.lock().unwrap().is_empty());
+    ending.write_all(b"hello").unwrap();
+    assert_eq!(read_all(&mut ending), "HELLO");
+    assert_eq!(statuses(&read_all(&mut waiting)), [200]);
+    // Written down at its end, with what went over it since.
+    let records = running.log.0.lock().unwrap().clone();
+    let record = records.iter().find(|r| r.status == 101).unwrap();
+    assert_eq!((record.bytes, record.aborted, record.app.is_some()), (5, false, true));
+    assert_eq!((counters.open_upgrades(), counters.upgraded(), counters.bytes_in()), (2, 3, 5));
+    // A drain waits for the two, and cuts them.
+    assert_eq!(running.server.drain(Duration::from_millis(200)), 2);
+    assert_eq!(running.pipeline.counters.open_connections(), 0);
+}
+
+#[test]
 fn work_is_done_on_each_worker() {
     let running = start();
     let (sender, receiver) = mpsc::channel();

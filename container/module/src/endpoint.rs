@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame as HttpFrame, SizeHint};
+use hyper::upgrade::OnUpgrade;
 use wharf_abi::{
     FfiBody, FfiBytes, FfiFuture, FfiRequest, FfiResponse, FfiResponseBody, Frame, Header, ModuleRef, Outcome,
     PollFrame, RawStr, RequestHead, Trailer,
@@ -20,6 +21,7 @@ use wharf_kernel::per_thread::{Alone, PerThread};
 use wharf_kernel::{Body, BoxError, Endpoint, Exchange, Hold, Lease, PathElements, ResponseFuture};
 
 use crate::loaded::InstancePtr;
+use crate::upgrade;
 
 /// Bodies up to this size are copied at the border: that costs less than keeping them there.
 const COPY_UP_TO: usize = 1024;
@@ -39,11 +41,16 @@ pub(crate) struct ModuleEndpoint {
 }
 
 impl Endpoint for ModuleEndpoint {
-    fn call(&self, exchange: Exchange) -> ResponseFuture {
+    fn call(&self, mut exchange: Exchange) -> ResponseFuture {
+        // There is one where the request asks for an upgrade.
+        let on_upgrade = match exchange.request.extensions().is_empty() {
+            true => None,
+            false => exchange.request.extensions_mut().remove::<OnUpgrade>(),
+        };
         let (request, lease) = cross(exchange, self.handles.local());
         // SAFETY: an instance of this module, started and not stopped: the lease says so.
         let future = unsafe { self.module.service()(self.instance.0, request) };
-        Box::pin(InModule { future: Some(future), lease: Some(lease) })
+        Box::pin(InModule { future: Some(future), on_upgrade, lease: Some(lease) })
     }
 }
 
@@ -180,6 +187,7 @@ impl Drop for RequestBody {
 /// into the module.
 struct InModule {
     future: Option<FfiFuture>,
+    on_upgrade: Option<OnUpgrade>,
     lease: Option<Lease>,
 }
 
@@ -197,7 +205,7 @@ impl Future for InModule {
         }
         self.future = None;
         let response = match (outcome, self.lease.take()) {
-            (Outcome::Ready(response), Some(lease)) => back(lease, response),
+            (Outcome::Ready(response), Some(lease)) => back(lease, response, self.on_upgrade.take()),
             _ => Err("the application panicked".into()),
         };
         Poll::Ready(response.unwrap_or_else(|what: BoxError| {
@@ -212,7 +220,7 @@ impl Future for InModule {
 /// Takes a module's response over. Nothing of the module is held after it but the body, with its lease.
 ///
 /// The lease comes first among the parameters, so that it is dropped last: letting the response go is a call into the module.
-fn back(lease: Lease, mut ffi: FfiResponse) -> Result<Response<Body>, BoxError> {
+fn back(lease: Lease, mut ffi: FfiResponse, on_upgrade: Option<OnUpgrade>) -> Result<Response<Body>, BoxError> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::from_u16(ffi.status)?;
     let headers = response.headers_mut();
@@ -220,7 +228,19 @@ fn back(lease: Lease, mut ffi: FfiResponse) -> Result<Response<Body>, BoxError> 
     for (name, value) in ffi.headers() {
         headers.append(HeaderName::from_bytes(name)?, HeaderValue::from_bytes(value)?);
     }
-    *response.body_mut() = match ffi.take_body() {
+    let body = ffi.take_body();
+    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if switching != matches!(body, FfiResponseBody::Upgrade(_)) {
+        return Err(
+            "the application answered with status 101 and nothing to switch to, or with that and another status".into(),
+        );
+    }
+    *response.body_mut() = match body {
+        FfiResponseBody::Upgrade(upgrade) => {
+            let on_upgrade = on_upgrade.ok_or("the application upgrades a connection that was not asked for it")?;
+            upgrade::spawn(on_upgrade, upgrade, lease.held_for(Hold::Upgrade));
+            Body::empty()
+        }
         FfiResponseBody::Empty => Body::empty(),
         FfiResponseBody::Full(bytes) if bytes.len() <= COPY_UP_TO => Bytes::copy_from_slice(&bytes).into(),
         FfiResponseBody::Full(bytes) => Bytes::from_owner(Chunk { bytes, _lease: lease.held_for(Hold::Body) }).into(),

@@ -84,7 +84,7 @@ impl Generation {
             let held_by = [
                 count(Hold::Request, "request"),
                 count(Hold::Body, "response body"),
-                count(Hold::Upgrade, "connection"),
+                count(Hold::Upgrade, "upgraded connection"),
             ];
             return Retirement { held_by: held_by.into_iter().flatten().collect(), ..Retirement::default() };
         }
@@ -136,10 +136,23 @@ impl Launched for Generation {
         self.loaded.try_lock().map_or(0, |loaded| loaded.panics())
     }
 
+    fn drain(&self) {
+        self.gate.drain();
+        self.loaded().draining();
+    }
+
     fn retire(&self, drain_timeout: Duration) -> Retirement {
         self.gate.close();
+        // Once more where it was told before: a start may have come in between.
+        self.drain();
         self.idle.wait(drain_timeout);
-        self.unload()
+        let cut = self.gate.held(Hold::Upgrade);
+        if cut > 0 {
+            self.gate.cut();
+            // Their tasks end at their next poll, unless a worker is stuck in one.
+            self.idle.wait(self.stop_timeout);
+        }
+        Retirement { cut_upgrades: cut, ..self.unload() }
     }
 
     fn retry_retire(&self) -> Retirement {

@@ -23,6 +23,7 @@ mod probe;
 mod signals;
 mod symbolise;
 pub mod trial;
+mod upgrade;
 
 pub use heap::Allocator;
 pub use launcher::{ModuleConfig, ModuleLauncher};

@@ -26,6 +26,8 @@ pub struct Sources {
     pub access_log_dropped: Read<u64>,
     /// How many generations there are in each state.
     pub generations: Read<Vec<(String, u64)>>,
+    /// Upgraded connections that were cut at the end of a drain time.
+    pub cut_upgrades: Read<u64>,
     /// Redeploys since the start: a generation took the place of another one.
     pub redeploys: Read<u64>,
     /// Bytes on the heap of each application, where that is known.
@@ -113,7 +115,7 @@ impl Families<'_> {
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Sources { routes, server, access_log_dropped, generations, redeploys, heaps } = &self.0;
+        let Sources { routes, server, access_log_dropped, generations, cut_upgrades, redeploys, heaps } = &self.0;
         let mut out = Families(encoder);
 
         let table = routes.load();
@@ -134,6 +136,8 @@ impl Collector for Scrape {
         out.counters("wharf_requests", "Requests answered; without app: no application saw them", requests)?;
         let each = |read: fn(&AppCounters) -> u64| apps.iter().map(move |app| (labels(&app.app), read(app)));
         out.gauges("wharf_requests_in_flight", "Requests begun and not ended", each(AppCounters::in_flight))?;
+        out.gauges("wharf_upgrades_open", "Upgraded connections that are open", each(AppCounters::open_upgrades))?;
+        out.counters("wharf_upgrades", "Connections upgraded", each(AppCounters::upgraded))?;
         out.counters("wharf_request_bytes", "Request content received", each(AppCounters::bytes_in))?;
         out.counters("wharf_response_bytes", "Response content sent", each(AppCounters::bytes_out))?;
         {
@@ -163,6 +167,7 @@ impl Collector for Scrape {
         let states = states.iter().map(|(state, n)| ([("state", state.as_str())], *n));
         out.gauges("wharf_generations", "Generations of applications by state", states)?;
         out.counter("wharf_redeploys", "Generations that took the place of another", redeploys())?;
+        out.counter("wharf_upgrades_cut", "Upgraded connections cut at the end of a drain time", cut_upgrades())?;
         let heaps = heaps();
         let heaps = heaps.iter().map(|(app, bytes)| (labels(app), *bytes));
         out.gauges("wharf_app_heap_bytes", "Bytes on the heap of an application", heaps)?;
@@ -231,6 +236,7 @@ mod tests {
             server,
             access_log_dropped: Box::new(|| 3),
             generations: Box::new(|| vec![("serving".to_owned(), 1)]),
+            cut_upgrades: Box::new(|| 5),
             redeploys: Box::new(|| 4),
             heaps: Box::new(move || vec![(id.clone(), 1024)]),
         });
@@ -250,6 +256,8 @@ mod tests {
             "wharf_access_log_dropped_total 3".to_owned(),
             r#"wharf_generations{state="serving"} 1"#.to_owned(),
             "wharf_redeploys_total 4".to_owned(),
+            "wharf_upgrades_cut_total 5".to_owned(),
+            format!("wharf_upgrades_open{{{app}}} 0"),
             format!("wharf_app_heap_bytes{{{app}}} 1024"),
         ];
         for line in expected {

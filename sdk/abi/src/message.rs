@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use abi_stable::StableAbi;
 use abi_stable::std_types::ROption;
 
-use crate::{FfiBody, FfiBytes, RawStr};
+use crate::{FfiBody, FfiBytes, FfiUpgrade, RawStr};
 
 /// One header field line, borrowed.
 #[repr(C)]
@@ -175,6 +175,8 @@ pub enum FfiResponseBody {
     Full(FfiBytes),
     /// A stream of frames.
     Stream(FfiBody),
+    /// None, but the connection after it: only with status 101.
+    Upgrade(FfiUpgrade),
 }
 
 /// A response, owned by the container from the call on.

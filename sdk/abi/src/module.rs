@@ -106,6 +106,9 @@ pub struct Module {
     pub start: unsafe extern "C" fn(instance: *const ()) -> RResult<(), Failure>,
     /// Answers a request. Does not block, and may be called on any thread.
     pub service: unsafe extern "C" fn(instance: *const (), request: FfiRequest) -> FfiFuture,
+    /// Tells it that it will have to stop, so that what lives long in it ends. Does not block; may be called more than once,
+    /// from `start` to `stop`.
+    pub draining: unsafe extern "C" fn(instance: *const ()),
     /// Stops it: each servlet's destroy, then the context listeners in reverse order. Blocks.
     pub stop: unsafe extern "C" fn(instance: *const ()) -> RResult<(), Failure>,
     /// Shuts its runtime down, waiting at most so long for its threads, and frees it. Blocks. Called once, last: when
