@@ -15,6 +15,7 @@ use crate::mount::Mounted;
 use crate::pattern::{self, IntoPatterns};
 use crate::running::{FilterEntry, Reach, Running, ServletEntry};
 use crate::servlet::AnyServlet;
+use crate::session_listener::{SessionListener, SessionListeners};
 use crate::{BlockingServlet, Body, BoxError, ContextListener, Filter, Servlet};
 
 /// An application made of servlets, filters and listeners.
@@ -51,6 +52,7 @@ pub struct App {
     servlets: Vec<ServletEntry>,
     filters: Vec<FilterEntry>,
     listeners: Vec<Arc<dyn AnyListener>>,
+    session_listeners: Vec<Arc<dyn SessionListener>>,
     attributes: Vec<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -111,6 +113,12 @@ impl App {
     /// Adds a filter before the servlets with these names.
     pub fn filter_servlets(self, name: impl Into<String>, servlets: impl IntoPatterns, filter: impl Filter) -> Self {
         self.any_filter(name.into(), Reach::Servlets(servlets.into_patterns()), Arc::new(filter))
+    }
+
+    /// Adds a listener for sessions and their values.
+    pub fn session_listener(mut self, listener: impl SessionListener) -> Self {
+        self.session_listeners.push(Arc::new(listener));
+        self
     }
 
     /// Adds a listener for the start and the stop of the application.
@@ -188,6 +196,9 @@ impl App {
             let name = if names.contains("default") { "wharf-default" } else { "default" };
             let nothing = crate::any(|_| async { http::StatusCode::NOT_FOUND });
             self = self.servlet(name, "/", nothing);
+        }
+        if !self.session_listeners.is_empty() {
+            self.attributes.push(Arc::new(SessionListeners(self.session_listeners)));
         }
         Ok(Running::new(self.servlets, self.filters, self.listeners, self.attributes))
     }

@@ -1,13 +1,16 @@
 //! What the container says of a request beside the HTTP message itself.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Uri;
-use wharf_abi::FfiRequest;
+use wharf_abi::{FfiRequest, RequestedSession};
 
-use crate::ServletContext;
+use crate::local_sessions::LocalSlot;
+use crate::session::{self, Handle, Session};
+use crate::{Error, ServletContext};
 
 /// The context behind a second reference count, which may be a thread's own: a count that all threads share is passed
 /// between processors with every request.
@@ -39,6 +42,8 @@ pub(crate) struct LocalFacts {
     pub(crate) id: Arc<str>,
     /// The application's surroundings.
     pub(crate) context: Arc<ServletContext>,
+    /// Its session.
+    pub(crate) session: Arc<LocalSlot>,
 }
 
 /// What the container says of a request beside the HTTP message itself.
@@ -84,6 +89,35 @@ impl RequestFacts {
         match &self.source {
             Source::Crossed(ffi) => Some(ffi),
             Source::Local(_) => None,
+        }
+    }
+
+    /// Opens its session; with `true`, begins one where there is none.
+    pub(crate) fn session(
+        &self,
+        create: bool,
+    ) -> impl Future<Output = Result<Option<Session>, Error>> + Send + 'static + use<> {
+        let context = Arc::clone(&self.context);
+        let (opening, local) = match &self.source {
+            Source::Crossed(ffi) => (ffi.open_session(create), None),
+            Source::Local(facts) => (None, Some(Arc::clone(&facts.session))),
+        };
+        async move {
+            let handle = match (opening, local) {
+                (Some(opening), _) => opening.await.map_err(session::error)?.map(|ffi| Handle::Crossed(Arc::new(ffi))),
+                (None, Some(local)) => local.open(create).map_err(session::error)?.map(Handle::Local),
+                (None, None) if create => return Err(Error::unavailable("there are no sessions in a trial load")),
+                (None, None) => None,
+            };
+            Ok(handle.map(|handle| Session::new(handle, Arc::clone(&*context)).opened()))
+        }
+    }
+
+    /// The session that the client asked for.
+    pub(crate) fn requested_session(&self) -> Option<RequestedSession> {
+        match &self.source {
+            Source::Crossed(ffi) => ffi.requested_session(),
+            Source::Local(facts) => Some(facts.session.requested()),
         }
     }
 
@@ -207,6 +241,23 @@ pub(crate) fn target_in_context(
 pub struct ContainerInfo(Arc<RequestFacts>);
 
 impl ContainerInfo {
+    /// As [`Request::session`](crate::Request::session).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn session(&self) -> impl Future<Output = Result<Session, Error>> + Send + 'static + use<> {
+        let opening = self.0.session(true);
+        async move { opening.await?.ok_or_else(|| Error::internal("no session was made")) }
+    }
+
+    /// As [`Request::session_if_exists`](crate::Request::session_if_exists).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn session_if_exists(&self) -> impl Future<Output = Result<Option<Session>, Error>> + Send + 'static + use<> {
+        self.0.session(false)
+    }
+
     pub(crate) fn new(facts: RequestFacts) -> Self {
         Self(Arc::new(facts))
     }

@@ -26,6 +26,7 @@ mod handler;
 mod heap;
 mod listener;
 mod local;
+mod local_sessions;
 #[allow(unsafe_code)]
 mod log;
 mod mount;
@@ -37,6 +38,8 @@ mod running;
 #[cfg(feature = "serve")]
 mod serve;
 mod servlet;
+mod session;
+mod session_listener;
 
 pub use app::App;
 pub use application::{IntoApplication, MappingError};
@@ -59,6 +62,8 @@ pub use response::{IntoResponse, Response};
 #[cfg(feature = "serve")]
 pub use serve::{serve, serve_until};
 pub use servlet::{Servlet, ServletConfig};
+pub use session::{Session, SessionKey};
+pub use session_listener::SessionListener;
 
 /// What the macros use. Not for people.
 #[doc(hidden)]

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{Method, StatusCode, header};
 use wharf_mapping::{ServletMap, canonicalise};
+use wharf_session_state::Sessions;
 
 use crate::application::Application;
 use crate::facts::{LocalFacts, RequestFacts, target_in_context};
+use crate::local_sessions::LocalSlot;
 use crate::{Body, BoxError, MappingError, Request, Response, ServletContext};
 
 /// Where a request came from.
@@ -25,6 +27,7 @@ pub(crate) struct Local {
     /// None when the application takes its whole context.
     map: Option<ServletMap>,
     requests: AtomicU64,
+    sessions: Arc<Sessions>,
 }
 
 impl Local {
@@ -42,7 +45,7 @@ impl Local {
             Some(map)
         };
         application.start(Arc::clone(&context)).await?;
-        Ok(Self { application, context, map, requests: AtomicU64::new(0) })
+        Ok(Self { application, context, map, requests: AtomicU64::new(0), sessions: Arc::default() })
     }
 
     pub(crate) async fn stop(&self) -> Result<(), BoxError> {
@@ -54,13 +57,23 @@ impl Local {
     }
 
     pub(crate) async fn call(&self, request: http::Request<Body>, peer: Peer) -> Response {
-        match self.map(request, peer) {
-            Ok(request) => self.application.call(request).await,
+        let session = Arc::new(LocalSlot::new(&self.sessions, request.headers()));
+        match self.map(request, peer, &session) {
+            Ok(request) => {
+                let mut response = self.application.call(request).await;
+                session.commit(response.headers_mut(), self.context.context_path());
+                response
+            }
             Err(response) => *response,
         }
     }
 
-    fn map(&self, request: http::Request<Body>, peer: Peer) -> Result<Request, Box<Response>> {
+    fn map(
+        &self,
+        request: http::Request<Body>,
+        peer: Peer,
+        session: &Arc<LocalSlot>,
+    ) -> Result<Request, Box<Response>> {
         let (mut parts, body) = request.into_parts();
         let bad = |why: String| Box::new(Response::text(why).with_status(StatusCode::BAD_REQUEST));
         let not_found = || Box::new(Response::status(StatusCode::NOT_FOUND));
@@ -100,6 +113,7 @@ impl Local {
             id: format!("local-{number}").into(),
             context: Arc::clone(&self.context),
             request_uri: request_uri.clone(),
+            session: Arc::clone(session),
         };
         parts.uri = target_in_context(&path.encoded, context_path, parts.uri.query())
             .map_err(|error| bad(error.to_string()))?;

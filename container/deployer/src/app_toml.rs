@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 use wharf_kernel::launch::Kind;
-use wharf_kernel::options::{CgiOptions, FastCgiOptions, Options, ProxyOptions, WebOptions};
+use wharf_kernel::options::{CgiOptions, FastCgiOptions, Options, ProxyOptions, SessionOptions, WebOptions};
 use wharf_kernel::toml_error;
 
 /// What an application's TOML file may say. Every key may be left out.
@@ -48,6 +48,8 @@ pub struct AppToml {
     pub fastcgi: Option<FastCgiOptions>,
     /// For the kind `proxy`.
     pub proxy: Option<ProxyOptions>,
+    /// Its sessions.
+    pub session: SessionOptions,
 }
 
 impl Default for AppToml {
@@ -69,6 +71,7 @@ impl Default for AppToml {
             cgi: None,
             fastcgi: None,
             proxy: None,
+            session: SessionOptions::default(),
         }
     }
 }
@@ -128,6 +131,7 @@ impl AppToml {
             cgi: self.cgi.clone(),
             fastcgi: self.fastcgi.clone(),
             proxy: self.proxy.clone(),
+            session: self.session.clone(),
             web: WebOptions::default(),
         }
     }

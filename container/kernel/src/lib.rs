@@ -15,6 +15,7 @@ pub mod options;
 pub mod per_thread;
 pub mod refusal;
 pub mod routes;
+pub mod session;
 pub mod settings;
 pub mod toml_error;
 pub mod workers;

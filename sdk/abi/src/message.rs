@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use abi_stable::StableAbi;
 use abi_stable::std_types::ROption;
 
-use crate::{FfiBody, FfiBytes, RawStr};
+use crate::{FfiBody, FfiBytes, FfiOpening, RawStr, RequestSessionsVTable, RequestedSession};
 
 /// One header field line, borrowed.
 #[repr(C)]
@@ -109,27 +109,48 @@ pub struct FfiRequest {
     head: *const RequestHead,
     owner: *const (),
     release: unsafe extern "C" fn(*const ()),
+    /// For the owner; null where there are no sessions.
+    sessions: *const RequestSessionsVTable,
     /// The content, if there may be any. Taken by whoever reads it.
     pub body: ROption<FfiBody>,
 }
 
 // SAFETY: the head is only read, and its owner may be released on any thread (`FfiRequest::new` asks for it).
 unsafe impl Send for FfiRequest {}
-// SAFETY: by a shared reference the head alone is reached, and that is only read.
+// SAFETY: by a shared reference the head is reached, which is only read, and the functions for its session, which several
+// threads may call.
 unsafe impl Sync for FfiRequest {}
 
 impl FfiRequest {
     /// A request for the module.
     ///
     /// # Safety
-    /// `head`, and all it points to, must be valid until `release(owner)` is called, which may be on any thread.
+    /// `head`, and all it points to, must be valid until `release(owner)` is called, which may be on any thread; so must the
+    /// functions of `sessions` be for `owner`, on any thread and several at once. `sessions` is null or static.
     pub unsafe fn new(
         head: *const RequestHead,
         owner: *const (),
         release: unsafe extern "C" fn(*const ()),
+        sessions: *const RequestSessionsVTable,
         body: Option<FfiBody>,
     ) -> Self {
-        Self { head, owner, release, body: body.into() }
+        Self { head, owner, release, sessions, body: body.into() }
+    }
+
+    /// Opens its session; with `true`, begins one where there is none. `None` where there are no sessions at all.
+    pub fn open_session(&self, create: bool) -> Option<FfiOpening> {
+        // SAFETY: null or valid, by the contract of `new`.
+        let vtable = unsafe { self.sessions.as_ref() }?;
+        // SAFETY: the owner is released by `Drop` alone.
+        Some(unsafe { (vtable.open)(self.owner, create) })
+    }
+
+    /// The session that the client asked for. `None` where there are no sessions at all.
+    pub fn requested_session(&self) -> Option<RequestedSession> {
+        // SAFETY: null or valid, by the contract of `new`.
+        let vtable = unsafe { self.sessions.as_ref() }?;
+        // SAFETY: the owner is released by `Drop` alone.
+        Some(unsafe { (vtable.requested)(self.owner) })
     }
 
     /// Its head.

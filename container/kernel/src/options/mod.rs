@@ -3,11 +3,13 @@
 mod cgi;
 mod fastcgi;
 mod proxy;
+mod session;
 mod web;
 
 pub use cgi::CgiOptions;
 pub use fastcgi::FastCgiOptions;
 pub use proxy::ProxyOptions;
+pub use session::{SameSite, SessionOptions, SessionSettings, SessionStore};
 pub use web::WebOptions;
 
 /// The options of one application, as far as its kind takes any.
@@ -19,6 +21,8 @@ pub struct Options {
     pub fastcgi: Option<FastCgiOptions>,
     /// `[proxy]`.
     pub proxy: Option<ProxyOptions>,
+    /// `[session]`.
+    pub session: SessionOptions,
     /// What web.xml says in the Servlet specification.
     pub web: WebOptions,
 }
