@@ -78,7 +78,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     // 4. Who runs which kind of application. Modules are entered on the server's workers, and cleaned up there.
     let modules = ModuleConfig {
         state_dir: settings.state_dir.clone(),
-        sessions: sessions.clone(),
+        sessions: Some(sessions.clone()),
         trial_program: std::env::current_exe().map_err(|e| format!("the program's own path is not known: {e}"))?,
     };
     let modules = ModuleLauncher::new(modules, server.workers())

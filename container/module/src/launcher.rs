@@ -26,8 +26,8 @@ pub struct ModuleConfig {
     pub state_dir: PathBuf,
     /// The program that does the trial load when called with [`trial::COMMAND`]: the container's own.
     pub trial_program: PathBuf,
-    /// The sessions of the applications.
-    pub sessions: Arc<dyn SessionManagers>,
+    /// The sessions of the applications; without them, there are none.
+    pub sessions: Option<Arc<dyn SessionManagers>>,
 }
 
 /// Runs compiled modules.
@@ -124,7 +124,9 @@ pub(crate) fn load_and_start(file: &Path, plan: &Plan, version: String, trial: b
 
 impl Launcher for ModuleLauncher {
     fn undeployed(&self, id: &AppId) {
-        self.config.sessions.undeployed(id);
+        if let Some(sessions) = &self.config.sessions {
+            sessions.undeployed(id);
+        }
     }
 
     fn verify(&self, plan: &Plan) -> Result<Description, Refusal> {
@@ -137,11 +139,8 @@ impl Launcher for ModuleLauncher {
         let mut probed = probe::read(&plan.source)?;
         // The file may be another one than `verify` saw: what is loaded is what was tried.
         self.admit(plan, &probed.description)?;
-        let sessions = self
-            .config
-            .sessions
-            .of(&plan.id, &plan.options.session)
-            .map_err(|what| Refusal::new(Code::BadAppToml, what))?;
+        let sessions = self.config.sessions.as_ref().map(|s| s.of(&plan.id, &plan.options.session)).transpose();
+        let sessions = sessions.map_err(|what| Refusal::new(Code::BadAppToml, what))?;
         let (file, cleared) = write_copy(&copies(&self.config.state_dir), plan, &mut probed.bytes)?;
         if cleared {
             tracing::debug!(app = %plan.id, "cleared DF_1_NODELETE in the private copy");
@@ -159,10 +158,12 @@ impl Launcher for ModuleLauncher {
             Ok(Ok((loaded, servlets))) => {
                 let workers = self.workers.clone();
                 let (stop, version) = (plan.stop_timeout, plan.id.version.as_str().into());
-                let manager = Some(sessions.clone());
+                let manager = sessions.clone();
                 match Generation::new(*loaded, servlets, description, workers, stop, manager, version) {
                     Some(generation) => {
-                        sessions.attach(generation.session_events());
+                        if let Some(sessions) = sessions {
+                            sessions.attach(generation.session_events());
+                        }
                         Ok(Arc::new(generation))
                     }
                     None => Err(Refusal::new(Code::NoRootModule, "it was loaded without an instance")),

@@ -289,6 +289,7 @@ fn main() -> ExitCode {
     let config = ModuleConfig {
         state_dir: Path::new(state.path()).join("state"),
         trial_program: std::env::current_exe().unwrap(),
+        sessions: None,
     };
     let launcher = ModuleLauncher::new(config, pool.clone()).unwrap();
     let bench = Bench { pool, launcher, libraries: fixtures() };
