@@ -135,7 +135,7 @@ fn limits_are_errors_and_the_rest_goes_on() {
     assert_eq!((fourth.status, fourth.header("set-cookie")), (503, None));
     assert_eq!(ask(&wharf, "/shop/s/fill?n=1001", &all[0]).status, 507);
     assert_eq!(ask(&wharf, "/shop/s/fill?n=700", &all[0]).status, 200);
-    assert_eq!(ask(&wharf, "/shop/s/fill?n=850", &all[1]).status, 503);
+    assert_eq!(ask(&wharf, "/shop/s/fill?n=600", &all[1]).status, 503);
     assert_eq!(ask(&wharf, "/shop/s/peek", &all[1]).text(), "Some(1) n");
     assert_eq!(wharf.get("/shop/").text(), "one");
     ask(&wharf, "/shop/s/end", &all[0]);
