@@ -27,12 +27,14 @@ fn new_id() -> Result<String, Refused> {
     Ok(id_from_random(random))
 }
 
+/// The session, and the id that the client knows.
+type Open = (Arc<Session>, Option<Arc<str>>);
+
 /// The session of one request.
 pub(crate) struct LocalSlot {
     sessions: Arc<Sessions>,
     ids: Vec<String>,
-    /// The session, and the id that the client knows.
-    open: Mutex<Option<(Arc<Session>, Option<Arc<str>>)>>,
+    open: Mutex<Option<Open>>,
 }
 
 impl std::fmt::Debug for LocalSlot {
