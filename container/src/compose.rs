@@ -26,6 +26,8 @@ use wharf_manager::{Info, Manager};
 use wharf_module::{ModuleConfig, ModuleLauncher};
 use wharf_observe::{AccessLog, AccessLogConfig, Format, Metrics, Sources, Target};
 
+use wharf_session::SessionRegistry;
+
 use crate::run::{OnReady, Running};
 
 /// Runs a container until it is told to stop. Says so when it is ready.
@@ -69,9 +71,14 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     });
     let server = Arc::new(Server::start(&config, pipeline).map_err(text)?);
 
+    // The sessions: they outlive every generation.
+    let sessions = SessionRegistry::start(settings.state_dir.clone(), settings.session.clone())
+        .map_err(|e| format!("the thread for sessions could not be started: {e}"))?;
+
     // 4. Who runs which kind of application. Modules are entered on the server's workers, and cleaned up there.
     let modules = ModuleConfig {
         state_dir: settings.state_dir.clone(),
+        sessions: Some(sessions.clone()),
         trial_program: std::env::current_exe().map_err(|e| format!("the program's own path is not known: {e}"))?,
     };
     let modules = ModuleLauncher::new(modules, server.workers())
@@ -95,7 +102,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     let stopping = Arc::new(AtomicBool::new(false));
     let stop = Arc::new(Notify::new());
     let urls: Vec<String> = server.bound().iter().map(ToString::to_string).collect();
-    let metrics = metrics(routes, counters, access.clone(), deployer.clone());
+    let metrics = metrics(routes, counters, access.clone(), deployer.clone(), sessions.clone());
     let manager = Manager {
         operations: Arc::new(deployer.clone()),
         metrics: Arc::new(move || metrics.render()),
@@ -171,6 +178,8 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
         let what: Vec<&str> = app.generations.iter().flat_map(|g| &g.held_by).map(String::as_str).collect();
         tracing::warn!(app = %app.name, "still in memory at the end, held by {}", what.join(", "));
     }
+    // After the applications, which may still have changed them.
+    sessions.stop();
     let _ = end_admin.send(());
     let _ = runtime.block_on(tokio::time::timeout(Duration::from_secs(1), admin));
     let _ = std::fs::remove_file(&socket);
@@ -284,12 +293,17 @@ fn metrics(
     server: Arc<ServerCounters>,
     access: Option<Arc<AccessLog>>,
     deployer: DeployerHandle,
+    sessions: Arc<SessionRegistry>,
 ) -> Metrics {
     let states = deployer.clone();
     let (served, cut) = (deployer.clone(), deployer.clone());
     Metrics::new(Sources {
         routes,
         server,
+        sessions: Box::new(move || {
+            let all = sessions.statistics().into_iter();
+            all.map(|s| (s.host, s.context_path, s.counts)).collect()
+        }),
         access_log_dropped: Box::new(move || access.as_ref().map_or(0, |log| log.dropped())),
         generations: Box::new(move || {
             let mut counts = std::collections::BTreeMap::<String, u64>::new();

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::{Body, ContextPath, Lease};
+use crate::session::SessionSlot;
+use crate::{Body, ContextPath, Lease, Version};
 
 /// Facts about a connection, shared by all its requests.
 #[derive(Debug, Clone)]
@@ -84,6 +85,8 @@ pub struct Exchange {
     pub id: Arc<str>,
     /// What keeps the generation alive. The endpoint moves it into the response body.
     pub lease: Lease,
+    /// Its session, once it is open. Costs nothing until then.
+    pub session: SessionSlot,
 }
 
 /// The future of a response.
@@ -93,4 +96,11 @@ pub type ResponseFuture = Pin<Box<dyn Future<Output = http::Response<Body>> + Se
 pub trait Endpoint: Send + Sync + 'static {
     /// Answers one request.
     fn call(&self, exchange: Exchange) -> ResponseFuture;
+
+    /// The version of the application in which this request's session began. Asked only where several versions serve one
+    /// context.
+    fn session_version(&self, request: &http::Request<Body>) -> Option<Version> {
+        let _ = request;
+        None
+    }
 }

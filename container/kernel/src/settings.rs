@@ -10,6 +10,8 @@ use schemars::JsonSchema;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::options::SessionSettings;
+
 /// All settings. Each has a default, so an empty file is a valid configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -26,6 +28,8 @@ pub struct Settings {
     pub log: Log,
     /// The access log.
     pub access_log: AccessLog,
+    /// The defaults of the applications' sessions.
+    pub session: SessionSettings,
     /// Virtual hosts. Default none: one host, called `default`, answers every name.
     pub host: Vec<Host>,
 }
@@ -39,6 +43,7 @@ impl Default for Settings {
             admin: Admin::default(),
             log: Log::default(),
             access_log: AccessLog::default(),
+            session: SessionSettings::default(),
             host: Vec::new(),
         }
     }
@@ -83,6 +88,9 @@ impl Settings {
             if value == Some(0) {
                 return Err((key.into(), "must be at least 1".into()));
             }
+        }
+        if let Err((key, what)) = self.session.check() {
+            return Err((format!("session.{key}"), what));
         }
         if self.deploy.poll_interval.is_zero() {
             return Err(("deploy.poll_interval".into(), "must be longer than nothing".into()));
