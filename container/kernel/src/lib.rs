@@ -23,7 +23,7 @@ pub use access::{AccessRecord, AccessSink, NoAccessLog};
 pub use app::{AppId, ContextPath, Version};
 pub use body::{Body, BoxError};
 pub use counters::{AppCounters, ServerCounters};
-pub use endpoint::{Connection, Endpoint, Exchange, PathElements, ResponseFuture};
+pub use endpoint::{Connection, Endpoint, Exchange, PathElements, ResponseFuture, TlsFacts};
 pub use lease::{Gate, Hold, Lease};
 pub use refusal::{Refusal, Stage};
 pub use routes::{HostSpec, Lookup, Route, RouteError, RouteTable, Routes};
