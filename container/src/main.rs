@@ -10,6 +10,7 @@ mod dev;
 mod dev_build;
 mod explain;
 mod failure;
+mod local_certificate;
 mod meta;
 mod new;
 mod out;

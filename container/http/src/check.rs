@@ -1,6 +1,6 @@
 //! What every request must satisfy before it is mapped; hyper has checked the grammar of the message before.
 
-use http::header::{EXPECT, HOST, HeaderValue};
+use http::header::{COOKIE, EXPECT, HOST, HeaderValue};
 use http::{Method, Request, StatusCode, Version};
 use wharf_mapping::parse_host;
 
@@ -36,6 +36,15 @@ pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits) -> Result<Box<
         Method::TRACE => return Err(Reject { status: StatusCode::METHOD_NOT_ALLOWED, detail: "", close: false }),
         _ => {}
     }
+    // The longest in the registry has 17 letters (RFC 9110, section 16.1).
+    if request.method().as_str().len() > METHOD_BYTES {
+        return Err(reject(StatusCode::NOT_IMPLEMENTED, "The method is not known."));
+    }
+    if request.headers().len() > limits.header_count {
+        // HTTP/1 has refused it before.
+        return Err(reject(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, ""));
+    }
+    check_cookies(request, limits)?;
     let authority = authority(request)?;
     if let Some(expectation) = request.headers().get(EXPECT)
         && !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue")
@@ -43,6 +52,22 @@ pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits) -> Result<Box<
         return Err(reject(StatusCode::EXPECTATION_FAILED, ""));
     }
     Ok(authority)
+}
+
+const METHOD_BYTES: usize = 32;
+/// Cookie lines of an HTTP/1 request. A browser sends one (RFC 6265, section 5.4); something on the way may have split it.
+const COOKIE_LINES: usize = 16;
+
+fn check_cookies<B>(request: &Request<B>, limits: &Limits) -> Result<(), Reject> {
+    let (mut lines, mut cookies) = (0, 0);
+    for value in request.headers().get_all(COOKIE) {
+        lines += 1;
+        cookies += value.as_bytes().split(|b| *b == b';').count();
+    }
+    if cookies > limits.cookies || lines > COOKIE_LINES {
+        return Err(reject(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many cookies."));
+    }
+    Ok(())
 }
 
 fn authority<B>(request: &mut Request<B>) -> Result<Box<str>, Reject> {
@@ -61,6 +86,9 @@ fn authority<B>(request: &mut Request<B>) -> Result<Box<str>, Reject> {
         },
     };
     let uri = request.uri();
+    if request.version() == Version::HTTP_2 && uri.authority().is_some() {
+        return bad("The request has an :authority and a Host that differ.");
+    }
     let Some(scheme) = uri.scheme() else {
         return Ok(host.unwrap_or_default().into());
     };

@@ -13,24 +13,29 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::MissedTickBehavior;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, timeout};
 use wharf_kernel::Connection;
 
-use crate::Pipeline;
+use crate::acceptor::Pass;
 use crate::clock::{self, Coarse, Slot};
+use crate::paced::Paced;
 use crate::request_id::RequestIds;
+use crate::tls::{self, Tls};
+use crate::{Pipeline, http2, pipeline};
 
 /// An accepted socket.
 pub(crate) enum Socket {
     Tcp(std::net::TcpStream),
+    Tls(std::net::TcpStream, Arc<Tls>),
     Unix(std::os::unix::net::UnixStream),
 }
 
 /// What a worker is told.
 pub(crate) enum Command {
-    /// Serve a connection; the permit goes back when it is gone.
-    Serve(Socket, OwnedSemaphorePermit),
+    /// Serve a connection; the pass goes back when it is gone.
+    Serve(Socket, Pass),
     /// Run this between two polls.
     Run(Box<dyn FnOnce() + Send>),
     /// End every connection after the request it is at, cut what is left after the time, and say how many were cut.
@@ -38,9 +43,9 @@ pub(crate) enum Command {
 }
 
 /// How the connections are to behave.
-const OPEN: u8 = 0;
+pub(crate) const OPEN: u8 = 0;
 const DRAINING: u8 = 1;
-const CUT: u8 = 2;
+pub(crate) const CUT: u8 = 2;
 
 /// What a worker's connections share.
 pub(crate) struct Shared {
@@ -51,7 +56,7 @@ pub(crate) struct Shared {
     state: AtomicU8,
     /// Wakes each connection when `state` changes or its time is up. Locked when a connection comes or goes.
     wakers: Mutex<HashMap<u64, (Waker, Arc<Slot>)>>,
-    began: Instant,
+    pub(crate) began: Instant,
     /// Told when the last connection is gone.
     idle: Notify,
 }
@@ -73,6 +78,27 @@ impl Shared {
         self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has the connection woken when the state changes or its time is up.
+    pub(crate) fn seat(&self, key: u64, waker: &Waker, slot: &Arc<Slot>) {
+        self.wakers().insert(key, (waker.clone(), slot.clone()));
+    }
+
+    /// How the connections are to behave.
+    pub(crate) fn state(&self) -> u8 {
+        self.state.load(Ordering::Acquire)
+    }
+
+    /// A new request id.
+    pub(crate) fn next_id(&self) -> Arc<str> {
+        self.ids.next()
+    }
+
+    /// The connections that are idle between two requests, each with a number that is smaller the longer it is so.
+    pub(crate) fn idle(&self) -> Vec<(u64, Arc<Slot>, Waker)> {
+        let all = self.wakers();
+        all.values().filter_map(|(waker, slot)| Some((slot.idle()?, slot.clone(), waker.clone()))).collect()
+    }
+
     fn change(&self, state: u8) {
         self.state.store(state, Ordering::Release);
         for (waker, _) in self.wakers().values() {
@@ -82,12 +108,12 @@ impl Shared {
 
     /// Wakes, for ever, the connections whose time is up.
     async fn sweep(&self) {
-        let mut ticks = tokio::time::interval(clock::tick(self.pipeline.limits.header_timeout));
+        let mut ticks = tokio::time::interval(clock::tick(&self.pipeline.limits));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let now = ticks.tick().await.into_std();
             for (waker, slot) in self.wakers().values() {
-                if slot.is_due(now) {
+                if slot.sweep(now) {
                     waker.wake_by_ref();
                 }
             }
@@ -135,14 +161,22 @@ pub(crate) async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiv
                     let _ = done.send(shared.drain(time).await);
                 });
             }
-            Command::Serve(socket, permit) => {
+            Command::Serve(socket, pass) => {
                 next += 1;
-                let guard = Guard { shared: shared.clone(), key: next, _permit: permit };
+                let guard = Guard { shared: shared.clone(), key: next, _pass: pass };
                 match socket {
                     Socket::Tcp(stream) => {
-                        let (remote, local) = (stream.peer_addr().ok(), stream.local_addr().ok());
-                        let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { continue };
-                        tokio::spawn(serve(stream, Connection::new(remote, local, false), guard));
+                        let connection = Connection::new(stream.peer_addr().ok(), stream.local_addr().ok(), false);
+                        let Ok(stream) = TcpStream::from_std(stream) else { continue };
+                        if shared.pipeline.limits.http2.cleartext {
+                            tokio::spawn(serve_either(stream, connection, guard));
+                        } else {
+                            tokio::spawn(serve(stream, connection, guard));
+                        }
+                    }
+                    Socket::Tls(stream, tls) => {
+                        let Ok(stream) = TcpStream::from_std(stream) else { continue };
+                        tokio::spawn(serve_tls(stream, tls, guard));
                     }
                     Socket::Unix(stream) => {
                         let Ok(stream) = tokio::net::UnixStream::from_std(stream) else { continue };
@@ -155,10 +189,10 @@ pub(crate) async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiv
 }
 
 /// Counts a connection out, however its task ends.
-struct Guard {
-    shared: Arc<Shared>,
-    key: u64,
-    _permit: OwnedSemaphorePermit,
+pub(crate) struct Guard {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) key: u64,
+    _pass: Pass,
 }
 
 impl Drop for Guard {
@@ -171,20 +205,69 @@ impl Drop for Guard {
     }
 }
 
-/// Serves one connection to its end.
+impl Guard {
+    /// Waits for something before the first request; `None` when the server begins to drain.
+    async fn unless_drained<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let slot = Slot::new(self.shared.began, &self.shared.pipeline.limits, false);
+        let mut future = pin!(future);
+        let mut registered = false;
+        poll_fn(|cx| {
+            if !registered {
+                registered = true;
+                self.shared.seat(self.key, cx.waker(), &slot);
+            }
+            if self.shared.state() == OPEN { future.as_mut().poll(cx).map(Some) } else { Poll::Ready(None) }
+        })
+        .await
+    }
+}
+
+/// Makes the handshake, then serves the protocol that was agreed on (ALPN, RFC 7301).
+async fn serve_tls(stream: TcpStream, tls: Arc<Tls>, guard: Guard) {
+    let (remote, local) = (stream.peer_addr().ok(), stream.local_addr().ok());
+    let handshake = timeout(tls.handshake_timeout(), tokio_rustls::TlsAcceptor::from(tls.config()).accept(stream));
+    let Some(result) = guard.unless_drained(handshake).await else { return };
+    let stream = match result {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::info!(remote = remote.map(tracing::field::display), "a TLS handshake failed: {error}");
+            return;
+        }
+        Err(_) => {
+            tracing::info!(remote = remote.map(tracing::field::display), "a TLS handshake took too long");
+            return;
+        }
+    };
+    let session = stream.get_ref().1;
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    let connection = Connection::encrypted(remote, local, tls::facts(session));
+    if http2 { http2::serve(stream, connection, guard).await } else { serve(stream, connection, guard).await }
+}
+
+/// Serves the protocol that the client begins with, where HTTP/2 may be spoken without TLS.
+async fn serve_either(stream: TcpStream, connection: Connection, guard: Guard) {
+    let limit = guard.shared.pipeline.limits.header_timeout;
+    match guard.unless_drained(timeout(limit, http2::sniff(stream))).await {
+        Some(Ok(Ok((true, stream)))) => http2::serve(stream, connection, guard).await,
+        Some(Ok(Ok((false, stream)))) => serve(stream, connection, guard).await,
+        _ => {}
+    }
+}
+
+/// Serves one HTTP/1 connection to its end.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, connection: Connection, guard: Guard) {
     let connection = Arc::new(connection);
     let shared = &guard.shared;
     let limits = &shared.pipeline.limits;
+    let slot = Slot::new(shared.began, limits, false);
     let service = {
-        let (shared, connection) = (shared.clone(), connection.clone());
-        service_fn(move |request| Pipeline::begin(&shared, &connection, shared.ids.next(), request))
+        let (shared, connection, slot) = (shared.clone(), connection.clone(), slot.clone());
+        service_fn(move |request| Pipeline::begin(&shared, &connection, &slot, shared.ids.next(), request))
     };
-    let slot = Slot::new(shared.began);
     let mut builder = http1::Builder::new();
     builder
         .timer(Coarse(slot.clone()))
-        .header_read_timeout(limits.header_timeout)
+        .header_read_timeout(limits.keep_alive)
         .max_header_size(limits.header_bytes + limits.target_bytes)
         .max_buf_size((limits.header_bytes + limits.target_bytes).max(64 * 1024))
         .half_close(false)
@@ -193,14 +276,18 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, co
     if limits.header_count != 100 {
         builder.max_headers(limits.header_count);
     }
-    let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let stream = TokioIo::new(Paced::new(stream, slot.clone(), shared.clone()));
+    let mut served = pin!(builder.serve_connection(stream, service).with_upgrades());
     let (mut seen, mut registered) = (OPEN, false);
     let result = poll_fn(|cx| {
         if !registered {
             registered = true;
-            shared.wakers().insert(guard.key, (cx.waker().clone(), slot.clone()));
+            shared.seat(guard.key, cx.waker(), &slot);
         }
-        let state = shared.state.load(Ordering::Acquire);
+        let state = shared.state();
+        if slot.is_cut() {
+            return Poll::Ready(Ok(()));
+        }
         if state != seen {
             seen = state;
             if state == CUT {
@@ -211,8 +298,13 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, co
         served.as_mut().poll(cx)
     })
     .await;
+    let remote = &*connection.remote_text;
+    if let Some((status, id)) = slot.refused.get() {
+        pipeline::write_refused(&shared.pipeline, &connection, *status, id);
+    } else if slot.is_cut() {
+        tracing::info!(remote, "the client does not take what is sent: the connection is cut");
+    }
     if let Err(error) = result {
-        let remote = &*connection.remote_text;
         if error.is_parse() {
             tracing::info!(remote, "refused what is not a valid HTTP/1 request: {error}");
         } else {
