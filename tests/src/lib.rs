@@ -2,19 +2,23 @@
 //! own, and speaks HTTP to it over plain sockets.
 #![forbid(unsafe_code)]
 
+mod authority;
 mod fixtures;
 mod http;
 mod load;
 mod server;
 mod site;
+mod tool;
 
 use std::time::{Duration, Instant};
 
+pub use authority::{Authority, Signed};
 pub use fixtures::{chameleon, is_required, library, marked, replaced, replaced_name, target, wharf, workspace};
 pub use http::{Answer, Client};
 pub use load::{Load, Tally};
 pub use server::Wharf;
 pub use site::{Output, Site};
+pub use tool::{printed, tool};
 
 /// Asks until there is an answer.
 ///
