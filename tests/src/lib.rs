@@ -4,6 +4,7 @@
 
 mod authority;
 mod fixtures;
+pub mod h2;
 mod http;
 mod load;
 mod server;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 pub use authority::{Authority, Signed};
 pub use fixtures::{chameleon, is_required, library, marked, replaced, replaced_name, target, wharf, workspace};
+pub use h2::H2;
 pub use http::{Answer, Client};
 pub use load::{Load, Tally};
 pub use server::Wharf;

@@ -325,7 +325,7 @@ fn a_stop_waits_for_no_handshake_and_no_idle_connection() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let open = || wharf.admin("GET", "/metrics").text().contains("wharf_connections_open 2");
+    let open = || wharf.admin("GET", "/v1/metrics").text().contains("wharf_connections_open 2");
     wait("both to be there", || open().then_some(()));
     wharf.signal(Signal::TERM);
     assert!(wharf.wait_end().success());

@@ -86,14 +86,14 @@ fn authority<B>(request: &mut Request<B>) -> Result<Box<str>, Reject> {
         },
     };
     let uri = request.uri();
-    if request.version() == Version::HTTP_2 && uri.authority().is_some() {
-        return bad("The request has an :authority and a Host that differ.");
-    }
     let Some(scheme) = uri.scheme() else {
         return Ok(host.unwrap_or_default().into());
     };
     if !matches!(scheme.as_str(), "http" | "https") {
         return bad("The scheme of the request target is neither http nor https.");
+    }
+    if request.version() == Version::HTTP_2 {
+        return bad("The :authority of the request is not its Host.");
     }
     let target = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
     if parse_host(target).is_err() {

@@ -21,6 +21,8 @@ use crate::Limits;
 const NEVER: u64 = u64::MAX;
 /// Smaller than any time: the limit has passed.
 const DUE: u64 = 0;
+/// Time for an HTTP/2 client to answer to a goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// What one connection waits for and until when, in milliseconds since its worker's start.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub(crate) struct Slot {
     /// HTTP/2: requests under way, and answers that wait.
     streams: AtomicUsize,
     waiting: AtomicUsize,
+    /// HTTP/2: whether goodbye was said.
+    leaving: AtomicBool,
     cut: AtomicBool,
     /// What was answered to bytes that are no request, and the id in that answer.
     pub(crate) refused: OnceLock<(StatusCode, Arc<str>)>,
@@ -74,6 +78,7 @@ impl Slot {
             pull: AtomicU64::new(NEVER),
             streams: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
+            leaving: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             refused: OnceLock::new(),
         };
@@ -181,14 +186,18 @@ impl Slot {
         self.head.store(DUE, Relaxed);
     }
 
-    /// HTTP/2: whether it has been without a request for too long; it is given a little time to say goodbye.
-    pub(crate) fn take_idle(&self) -> bool {
-        let due = self.http2 && self.head.load(Relaxed) == DUE;
-        if due {
-            self.head.store(NEVER, Relaxed);
-            self.linger(Duration::from_secs(5));
+    /// HTTP/2: whether it has been without a request for too long.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.http2 && self.head.load(Relaxed) == DUE
+    }
+
+    /// HTTP/2: goodbye was said. A client must answer to that; once no request is under way it has little time left.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Relaxed);
+        self.head.store(NEVER, Relaxed);
+        if self.streams.load(Relaxed) == 0 {
+            self.linger(GOODBYE);
         }
-        due
     }
 }
 
@@ -227,7 +236,12 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.pulled();
-        if self.slot.streams.fetch_sub(1, Relaxed) == 1 {
+        if self.slot.streams.fetch_sub(1, Relaxed) > 1 {
+            return;
+        }
+        if self.slot.leaving.load(Relaxed) {
+            self.slot.linger(GOODBYE);
+        } else {
             self.slot.begun.store(false, Relaxed);
             self.slot.head.store(self.slot.after(self.slot.idle_limit), Relaxed);
         }
@@ -360,7 +374,9 @@ mod tests {
         streams[1].pulled();
         assert!(!after(&slot, 100), "the application is waited for, not the client");
         drop(streams);
-        assert!(!after(&slot, 59) && after(&slot, 61) && slot.take_idle() && !slot.take_idle());
+        assert!(!after(&slot, 59) && after(&slot, 61) && slot.is_idle());
+        slot.leave();
+        assert!(!slot.is_idle() && !after(&slot, 1) && after(&slot, 3) && slot.is_cut());
     }
 
     #[test]

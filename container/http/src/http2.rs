@@ -70,25 +70,28 @@ where
         if state == CUT || slot.is_cut() {
             return Poll::Ready(Ok(()));
         }
-        if state != seen || slot.take_idle() {
+        if state != seen || slot.is_idle() {
             seen = state;
+            slot.leave();
             served.as_mut().graceful_shutdown();
         }
         served.as_mut().poll(cx)
     })
     .await;
     if let Err(error) = result {
-        tracing::info!(remote = &*connection.remote_text, "an HTTP/2 connection ended with an error: {error}");
+        let cause = std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
+        tracing::info!(remote = &*connection.remote_text, "an HTTP/2 connection ended with an error: {error}{cause}");
     }
 }
 
 /// Gives a request the shape that it has in HTTP/1.1: target in origin form, the authority as Host, one Cookie header (RFC
-/// 9113, sections 8.3.1 and 8.2.3). One whose Host and `:authority` differ is left as it is, and refused by `check.rs`.
+/// 9113, sections 8.3.1 and 8.2.3). One whose Host and `:authority` differ, or with another scheme, is left as
+/// it is, and refused by `check.rs`.
 fn as_http1<B>(request: &mut Request<B>) {
     if request.method() == Method::CONNECT {
         return;
     }
-    if let Some(authority) = request.uri().authority() {
+    if let (Some("http" | "https"), Some(authority)) = (request.uri().scheme_str(), request.uri().authority()) {
         let mut hosts = request.headers().get_all(HOST).iter();
         match (hosts.next(), hosts.next()) {
             (None, _) => {
