@@ -1,10 +1,11 @@
 //! What every request must satisfy before it is mapped; hyper has checked the grammar of the message before.
 
-use http::header::{COOKIE, EXPECT, HOST, HeaderValue};
+use http::header::{EXPECT, HOST, HeaderValue};
 use http::{Method, Request, StatusCode, Version};
 use wharf_mapping::parse_host;
 
 use crate::Limits;
+use crate::response::Asked;
 
 /// Methods named in `Allow` where the server itself answers.
 pub(crate) const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS");
@@ -23,9 +24,25 @@ const fn reject(status: StatusCode, detail: &'static str) -> Reject {
     Reject { status, detail, close: true }
 }
 
+/// Whom a request is for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Authority {
+    /// Host and port as sent.
+    pub(crate) text: Box<str>,
+    /// Length of the host in it.
+    host: usize,
+}
+
+impl Authority {
+    /// The host, without the port.
+    pub(crate) fn host(&self) -> &str {
+        &self.text[..self.host]
+    }
+}
+
 /// Checks a request and gives the authority it is for: that of an absolute-form target, else the Host header (RFC 9112,
 /// section 3.2); empty for HTTP/1.0 without either. The Host header is made to agree with it.
-pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits) -> Result<Box<str>, Reject> {
+pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits, asked: &Asked) -> Result<Authority, Reject> {
     let uri = request.uri();
     let target = uri.path_and_query().map_or(0, |p| p.as_str().len());
     if target > limits.target_bytes {
@@ -36,7 +53,6 @@ pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits) -> Result<Box<
         Method::TRACE => return Err(Reject { status: StatusCode::METHOD_NOT_ALLOWED, detail: "", close: false }),
         _ => {}
     }
-    // The longest in the registry has 17 letters (RFC 9110, section 16.1).
     if request.method().as_str().len() > METHOD_BYTES {
         return Err(reject(StatusCode::NOT_IMPLEMENTED, "The method is not known."));
     }
@@ -44,7 +60,9 @@ pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits) -> Result<Box<
         // HTTP/1 has refused it before.
         return Err(reject(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, ""));
     }
-    check_cookies(request, limits)?;
+    if asked.cookies > limits.cookies || asked.cookie_lines > COOKIE_LINES {
+        return Err(reject(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many cookies."));
+    }
     let authority = authority(request)?;
     if let Some(expectation) = request.headers().get(EXPECT)
         && !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue")
@@ -54,23 +72,12 @@ pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits) -> Result<Box<
     Ok(authority)
 }
 
+/// The longest method in the registry has 17 letters (RFC 9110, section 16.1).
 const METHOD_BYTES: usize = 32;
-/// Cookie lines of an HTTP/1 request. A browser sends one (RFC 6265, section 5.4); something on the way may have split it.
+/// Cookie lines of a request. A browser sends one (RFC 6265, section 5.4); something on the way may have split it.
 const COOKIE_LINES: usize = 16;
 
-fn check_cookies<B>(request: &Request<B>, limits: &Limits) -> Result<(), Reject> {
-    let (mut lines, mut cookies) = (0, 0);
-    for value in request.headers().get_all(COOKIE) {
-        lines += 1;
-        cookies += value.as_bytes().split(|b| *b == b';').count();
-    }
-    if cookies > limits.cookies || lines > COOKIE_LINES {
-        return Err(reject(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many cookies."));
-    }
-    Ok(())
-}
-
-fn authority<B>(request: &mut Request<B>) -> Result<Box<str>, Reject> {
+fn authority<B>(request: &mut Request<B>) -> Result<Authority, Reject> {
     let bad = |detail| Err(reject(StatusCode::BAD_REQUEST, detail));
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = hosts.next();
@@ -80,14 +87,15 @@ fn authority<B>(request: &mut Request<B>) -> Result<Box<str>, Reject> {
     let host = match host {
         None if request.version() >= Version::HTTP_11 => return bad("The request has no Host header."),
         None => None,
-        Some(value) => match value.to_str().ok().filter(|text| parse_host(text).is_ok()) {
+        Some(value) => match value.to_str().ok().and_then(|text| Some((text, parse_host(text).ok()?.host.len()))) {
             None => return bad("The Host header is not valid."),
-            Some(text) => Some(text),
+            some => some,
         },
     };
     let uri = request.uri();
     let Some(scheme) = uri.scheme() else {
-        return Ok(host.unwrap_or_default().into());
+        let (text, host) = host.unwrap_or_default();
+        return Ok(Authority { text: text.into(), host });
     };
     if !matches!(scheme.as_str(), "http" | "https") {
         return bad("The scheme of the request target is neither http nor https.");
@@ -96,12 +104,10 @@ fn authority<B>(request: &mut Request<B>) -> Result<Box<str>, Reject> {
         return bad("The :authority of the request is not its Host.");
     }
     let target = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
-    if parse_host(target).is_err() {
-        return bad("The host in the request target is not valid.");
-    }
-    let target: Box<str> = target.into();
-    if host != Some(&*target)
-        && let Ok(value) = HeaderValue::from_str(&target)
+    let Ok(parsed) = parse_host(target) else { return bad("The host in the request target is not valid.") };
+    let target = Authority { text: target.into(), host: parsed.host.len() };
+    if host.is_none_or(|(text, _)| text != &*target.text)
+        && let Ok(value) = HeaderValue::from_str(&target.text)
     {
         request.headers_mut().insert(HOST, value);
     }

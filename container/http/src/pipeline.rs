@@ -66,7 +66,7 @@ impl Pipeline {
         let asked = Asked::of(&request);
         let nth = slot.request();
         let last = !slot.http2 && nth == this.limits.keep_alive_requests;
-        let state = this.dispatch(connection, &id, request, &mut tail);
+        let state = this.dispatch(connection, &id, request, &asked, &mut tail);
         let patience = Patience::begin(&state, slot, began, this.limits.response_timeout);
         let secure = connection.secure;
         Answering { state, asked, id, patience, last, secure, tail: Some(tail) }
@@ -77,12 +77,13 @@ impl Pipeline {
         connection: &Arc<Connection>,
         id: &Arc<str>,
         request: Request<Incoming>,
+        asked: &Asked,
         tail: &mut Tail,
     ) -> State {
         let (mut request, incoming) = split(request);
 
         // 2. What no application should have to look at: Host, target, method, expectation.
-        let authority = match check::check(&mut request, &self.limits) {
+        let authority = match check::check(&mut request, &self.limits, asked) {
             Ok(authority) => authority,
             Err(reject) => {
                 let mut response = error_page::render(reject.status, reject.detail, id, request.headers());
@@ -97,7 +98,7 @@ impl Pipeline {
             }
         };
         if let Some(record) = &mut tail.record {
-            record.host = authority.clone();
+            record.host = authority.text.clone();
         }
 
         if let Some(incoming) = incoming {

@@ -13,11 +13,11 @@ use http::header::{LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode};
 use wharf_kernel::settings::{self, Network};
 use wharf_kernel::{Body, Connection, ResponseFuture};
-use wharf_mapping::parse_host;
 
 use self::headers::Headers;
 use self::layers::Layers;
 use self::rate::Rate;
+use crate::check::Authority;
 use crate::error_page;
 
 /// The protections in force.
@@ -57,7 +57,7 @@ impl Protect {
     pub(crate) fn refuse(
         &self,
         request: &Request<Body>,
-        authority: &str,
+        authority: &Authority,
         connection: &Arc<Connection>,
         id: &str,
     ) -> Option<Response<Body>> {
@@ -73,18 +73,17 @@ impl Protect {
                 return Some(response);
             }
         }
-        if !self.hosts.is_empty() && !self.answers(authority) {
+        if !self.hosts.is_empty() && !self.answers(authority.host()) {
             return Some(page(StatusCode::MISDIRECTED_REQUEST, ""));
         }
         match self.redirect {
-            Some(port) if !connection.secure => Some(redirect(request, authority, port, id)),
+            Some(port) if !connection.secure => Some(redirect(request, authority.host(), port, id)),
             _ => None,
         }
     }
 
-    fn answers(&self, authority: &str) -> bool {
-        let Ok(host) = parse_host(authority) else { return false };
-        let host = host.host.to_ascii_lowercase();
+    fn answers(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
         self.hosts.iter().any(|allowed| match allowed.strip_prefix('*') {
             Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
             None => host == *allowed,
@@ -115,8 +114,7 @@ impl Protect {
 }
 
 /// Sends a plain request to the same address with TLS. 308, since the method stays (RFC 9110, section 15.4.9).
-fn redirect(request: &Request<Body>, authority: &str, port: u16, id: &str) -> Response<Body> {
-    let host = parse_host(authority).map_or("", |h| h.host);
+fn redirect(request: &Request<Body>, host: &str, port: u16, id: &str) -> Response<Body> {
     let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let bad = || error_page::render(StatusCode::BAD_REQUEST, "", id, request.headers());
     if host.is_empty() || !path.starts_with('/') {
