@@ -20,7 +20,7 @@ pub struct Echo;
 impl Endpoint for Echo {
     fn call(&self, exchange: Exchange) -> ResponseFuture {
         Box::pin(async move {
-            let Exchange { request, path, authority, lease, .. } = exchange;
+            let Exchange { request, path, authority, connection, lease, .. } = exchange;
             let _lease = lease;
             let text = match path.path_info().unwrap_or_default() {
                 "/panic" => panic!("as asked"),
@@ -33,6 +33,7 @@ impl Endpoint for Echo {
                     response.headers_mut().insert("transfer-encoding", "chunked".parse().unwrap());
                     return response;
                 }
+                "/tls" => format!("{} {:?}", connection.secure, connection.tls),
                 "/unread" => format!("unread {}", request.method()),
                 "/host" => format!("{authority} {:?}", request.headers().get_all("host").iter().collect::<Vec<_>>()),
                 _ => {
