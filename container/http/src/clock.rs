@@ -40,8 +40,9 @@ pub(crate) struct Slot {
     timer: AtomicU64,
     /// Whether bytes came since `head` was set.
     begun: AtomicBool,
-    /// Requests that began.
+    /// Requests that began, and whether the last of them is not over yet.
     requests: AtomicU32,
+    busy: AtomicBool,
     /// HTTP/1: the application's answer.
     answer: AtomicU64,
     late: AtomicBool,
@@ -72,6 +73,7 @@ impl Slot {
             timer: AtomicU64::new(0),
             begun: AtomicBool::new(false),
             requests: AtomicU32::new(0),
+            busy: AtomicBool::new(false),
             answer: AtomicU64::new(NEVER),
             late: AtomicBool::new(false),
             send: AtomicU64::new(NEVER),
@@ -138,7 +140,13 @@ impl Slot {
 
     /// A request has begun; gives how many that makes.
     pub(crate) fn request(&self) -> u32 {
+        self.busy.store(true, Relaxed);
         self.requests.fetch_add(1, Relaxed) + 1
+    }
+
+    /// HTTP/1: whether what is sent is of a request, or of a protocol that it led to.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Relaxed)
     }
 
     /// The application is waited for from `began` on.
@@ -277,6 +285,7 @@ impl Timer for Coarse {
         }
         let timer = slot.timer.fetch_add(1, Relaxed) + 1;
         slot.begun.store(false, Relaxed);
+        slot.busy.store(false, Relaxed);
         slot.head.store(at, Relaxed);
         Box::pin(Until { slot: slot.clone(), timer })
     }

@@ -88,7 +88,7 @@ impl<S> Paced<S> {
     }
 }
 
-/// Whether these bytes may be hyper's own answer. An application's answer with such a status has content.
+/// Whether these bytes may be hyper's own answer.
 fn is_bare(bytes: &[u8]) -> bool {
     bytes.starts_with(b"HTTP/1.1 4") && bytes.len() < 160
 }
@@ -107,7 +107,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        if this.page.is_none() && is_bare(buf) && !this.slot.http2 {
+        if is_bare(buf) && this.page.is_none() && !this.slot.http2 && !this.slot.is_busy() {
             this.page = this.page_for(buf).map(|page| (page, 0));
         }
         if let Some((page, sent)) = &mut this.page {

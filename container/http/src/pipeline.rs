@@ -196,15 +196,15 @@ impl Pipeline {
 }
 
 /// Writes down what was sent instead of an answer to bytes that were no request.
-pub(crate) fn write_refused(pipeline: &Pipeline, connection: &Connection, status: StatusCode, id: &Arc<str>) {
-    pipeline.counters.answered_unmapped(status.as_u16());
+pub(crate) fn write_refused(pipeline: &Pipeline, connection: &Connection, status: u16, id: &Arc<str>) {
+    pipeline.counters.answered_unmapped(status);
     if pipeline.access.enabled() {
         // There is no method and no target: a dash, as for every other field that is not there, and an asterisk.
         let mut request = Request::new(());
         *request.method_mut() = http::Method::from_bytes(b"-").unwrap_or_default();
         *request.uri_mut() = http::Uri::from_static("*");
         let mut record = record(&request, connection, id);
-        (record.time, record.status) = (SystemTime::now(), status.as_u16());
+        (record.time, record.status) = (SystemTime::now(), status);
         pipeline.access.record(record);
     }
 }

@@ -299,13 +299,18 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, co
     })
     .await;
     let remote = &*connection.remote_text;
-    if let Some((status, id)) = slot.refused.get() {
-        pipeline::write_refused(&shared.pipeline, &connection, *status, id);
-    } else if slot.is_cut() {
+    if slot.is_cut() && slot.refused.get().is_none() {
         tracing::info!(remote, "the client does not take what is sent: the connection is cut");
     }
     if let Err(error) = result {
         if error.is_parse() {
+            let status = if error.is_parse_too_large() { 431 } else { 400 };
+            let (status, id) = match slot.refused.get() {
+                Some((status, id)) => (status.as_u16(), id.clone()),
+                // hyper answered by itself: behind another answer, or with none.
+                None => (status, shared.next_id()),
+            };
+            pipeline::write_refused(&shared.pipeline, &connection, status, &id);
             tracing::info!(remote, "refused what is not a valid HTTP/1 request: {error}");
         } else {
             tracing::debug!(remote, "the connection ended early: {error}");

@@ -24,6 +24,12 @@ impl Endpoint for Echo {
             let _lease = lease;
             let text = match path.path_info().unwrap_or_default() {
                 "/panic" => panic!("as asked"),
+                "/bare" => {
+                    let mut response = status(400);
+                    response.headers_mut().insert("content-length", "0".parse().unwrap());
+                    response.headers_mut().insert("connection", "close".parse().unwrap());
+                    return response;
+                }
                 "/status/404" => return status(404),
                 "/continue" => return status(102),
                 "/upgrade" => return upgrade(request),
