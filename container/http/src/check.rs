@@ -42,6 +42,7 @@ impl Authority {
 
 /// Checks a request and gives the authority it is for: that of an absolute-form target, else the Host header (RFC 9112,
 /// section 3.2); empty for HTTP/1.0 without either. The Host header is made to agree with it.
+#[inline]
 pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits, asked: &Asked) -> Result<Authority, Reject> {
     let uri = request.uri();
     let target = uri.path_and_query().map_or(0, |p| p.as_str().len());

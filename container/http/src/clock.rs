@@ -28,10 +28,13 @@ const GOODBYE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Slot {
     epoch: Instant,
+    /// When the sweep looked last.
+    swept: AtomicU64,
     header_limit: u64,
     idle_limit: u64,
     send_limit: u64,
     send_rate: u64,
+    tick: u64,
     /// Whether it speaks HTTP/2.
     pub(crate) http2: bool,
     /// HTTP/1: the head of a request. HTTP/2: a request at all.
@@ -64,10 +67,12 @@ impl Slot {
     pub(crate) fn new(epoch: Instant, limits: &Limits, http2: bool) -> Arc<Self> {
         let slot = Self {
             epoch,
+            swept: AtomicU64::new(millis(epoch.elapsed())),
             header_limit: millis(limits.header_timeout),
             idle_limit: millis(limits.keep_alive),
             send_limit: millis(limits.send_timeout),
             send_rate: limits.send_min_rate.into(),
+            tick: millis(tick(limits)),
             http2,
             head: AtomicU64::new(NEVER),
             timer: AtomicU64::new(0),
@@ -102,6 +107,7 @@ impl Slot {
     /// Whether the connection is to be woken; marks the limits that have passed.
     pub(crate) fn sweep(&self, now: Instant) -> bool {
         let now = millis(now.saturating_duration_since(self.epoch));
+        self.swept.store(now, Relaxed);
         let mut due = false;
         let head = self.head.load(Relaxed);
         if head != NEVER {
@@ -141,7 +147,9 @@ impl Slot {
     /// A request has begun; gives how many that makes.
     pub(crate) fn request(&self) -> u32 {
         self.busy.store(true, Relaxed);
-        self.requests.fetch_add(1, Relaxed) + 1
+        let nth = self.requests.load(Relaxed).wrapping_add(1);
+        self.requests.store(nth, Relaxed);
+        nth
     }
 
     /// HTTP/1: whether what is sent is of a request, or of a protocol that it led to.
@@ -149,10 +157,9 @@ impl Slot {
         self.busy.load(Relaxed)
     }
 
-    /// The application is waited for from `began` on.
-    pub(crate) fn await_answer(&self, began: Instant, limit: Duration) {
-        let at = millis(began.saturating_duration_since(self.epoch)).saturating_add(millis(limit));
-        self.answer.store(at, Relaxed);
+    /// The application is waited for. The time is that of the last sweep, which is up to a tick old.
+    pub(crate) fn await_answer(&self, limit: Duration) {
+        self.answer.store(self.swept.load(Relaxed).saturating_add(millis(limit)).saturating_add(self.tick), Relaxed);
     }
 
     /// The application has answered.
@@ -283,7 +290,8 @@ impl Timer for Coarse {
             // The first request has the time for a head alone; hyper knows but one limit, that of an idle connection.
             at = at.saturating_sub(slot.idle_limit).saturating_add(slot.header_limit);
         }
-        let timer = slot.timer.fetch_add(1, Relaxed) + 1;
+        let timer = slot.timer.load(Relaxed).wrapping_add(1);
+        slot.timer.store(timer, Relaxed);
         slot.begun.store(false, Relaxed);
         slot.busy.store(false, Relaxed);
         slot.head.store(at, Relaxed);
@@ -391,10 +399,10 @@ mod tests {
     #[test]
     fn an_answer_is_late_once() {
         let slot = Slot::new(Instant::now(), &limits(), false);
-        slot.await_answer(slot.epoch, Duration::from_secs(5));
+        slot.await_answer(Duration::from_secs(5));
         assert!(!after(&slot, 4) && !slot.take_late());
-        assert!(after(&slot, 6) && slot.take_late() && !slot.take_late());
-        slot.await_answer(slot.epoch, Duration::from_secs(5));
+        assert!(after(&slot, 7) && slot.take_late() && !slot.take_late());
+        slot.await_answer(Duration::from_secs(5));
         slot.answered();
         assert!(!after(&slot, 100));
     }

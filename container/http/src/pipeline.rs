@@ -67,7 +67,7 @@ impl Pipeline {
         let nth = slot.request();
         let last = !slot.http2 && nth == this.limits.keep_alive_requests;
         let state = this.dispatch(connection, &id, request, &asked, &mut tail);
-        let patience = Patience::begin(&state, slot, began, this.limits.response_timeout);
+        let patience = Patience::begin(&state, slot, this.limits.response_timeout);
         let secure = connection.secure;
         Answering { state, asked, id, patience, last, secure, tail: Some(tail) }
     }
@@ -145,14 +145,15 @@ impl Pipeline {
     }
 
     /// Ends to answer a request: its response is there.
-    fn finish(&self, mut response: Response<Body>, asked: &Asked, id: &str, mut tail: Tail) -> Response<ResponseBody> {
+    fn finish(mut response: Response<Body>, asked: &Asked, id: &str, mut tail: Tail) -> Response<ResponseBody> {
+        let this = &*tail.worker.pipeline;
         // 7. The response is made one that can be sent.
         if let Some(progress) = &tail.received {
-            self.blame_client(&mut response, progress, asked, id);
+            this.blame_client(&mut response, progress, asked, id);
         }
         response::finish(&mut response, asked, id);
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if asked.chunked && !self.limits.keep_alive_after_chunked && !upgraded {
+        if asked.chunked && !this.limits.keep_alive_after_chunked && !upgraded {
             response::close(&mut response);
         }
         tail.status = response.status().as_u16();
@@ -239,7 +240,6 @@ fn record<B>(request: &Request<B>, connection: &Connection, id: &Arc<str>) -> Ac
 /// How long an application may take to begin its answer.
 struct Patience {
     slot: Arc<Slot>,
-    limit: Duration,
     /// HTTP/2: the connection's slot can't wake a single request.
     timer: Option<Pin<Box<Sleep>>>,
     /// Bytes of the request body when it was looked at last.
@@ -247,13 +247,13 @@ struct Patience {
 }
 
 impl Patience {
-    fn begin(state: &State, slot: &Arc<Slot>, began: Instant, limit: Duration) -> Self {
-        let mut this = Self { slot: slot.clone(), limit, timer: None, seen: 0 };
+    fn begin(state: &State, slot: &Arc<Slot>, limit: Duration) -> Self {
+        let mut this = Self { slot: slot.clone(), timer: None, seen: 0 };
         if matches!(state, State::Running(_)) && !limit.is_zero() {
             if slot.http2 {
                 this.timer = Some(Box::pin(tokio::time::sleep(limit)));
             } else {
-                slot.await_answer(began, limit);
+                slot.await_answer(limit);
             }
         }
         this
@@ -269,13 +269,15 @@ impl Patience {
             if !due {
                 return false;
             }
-            let received = tail.and_then(|tail| tail.received.as_ref()).map_or(0, |p| p.bytes.load(Ordering::Relaxed));
+            let Some(tail) = tail else { return true };
+            let received = tail.received.as_ref().map_or(0, |p| p.bytes.load(Ordering::Relaxed));
+            let limit = tail.worker.pipeline.limits.response_timeout;
             if std::mem::replace(&mut self.seen, received) == received {
                 return true;
             }
             match &mut self.timer {
-                Some(timer) => timer.as_mut().reset(tokio::time::Instant::now() + self.limit),
-                None => self.slot.await_answer(Instant::now(), self.limit),
+                Some(timer) => timer.as_mut().reset(tokio::time::Instant::now() + limit),
+                None => self.slot.await_answer(limit),
             }
         }
     }
@@ -329,17 +331,16 @@ impl Future for Answering {
             State::Done => return Poll::Pending,
         };
         let Some(tail) = this.tail.take() else { return Poll::Pending };
-        let worker = tail.worker.clone();
         if !this.patience.slot.http2 {
             this.patience.slot.answered();
         }
         if this.last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response::close(&mut response);
         }
-        if let Some(protect) = &worker.pipeline.protect {
+        if let Some(protect) = &tail.worker.pipeline.protect {
             protect.complete(&mut response, this.secure);
         }
-        let mut response = worker.pipeline.finish(response, &this.asked, &this.id, tail);
+        let mut response = Pipeline::finish(response, &this.asked, &this.id, tail);
         if this.patience.slot.http2 {
             response.headers_mut().remove(CONNECTION);
         }
