@@ -1,6 +1,6 @@
 //! What every request must satisfy before it is mapped; hyper has checked the grammar of the message before.
 
-use http::header::{HOST, HeaderValue};
+use http::header::{EXPECT, HOST, HeaderValue};
 use http::{Method, Request, StatusCode, Version};
 use wharf_mapping::parse_host;
 
@@ -65,7 +65,9 @@ pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits, asked: &Asked)
         return Err(reject(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many cookies."));
     }
     let authority = authority(request)?;
-    if asked.unmet {
+    if let Some(expectation) = request.headers().get(EXPECT)
+        && !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue")
+    {
         return Err(reject(StatusCode::EXPECTATION_FAILED, ""));
     }
     Ok(authority)

@@ -1,7 +1,7 @@
 //! What every response must satisfy before it goes to the wire, whoever made it.
 
 use http::header::{
-    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HeaderName, HeaderValue, TRANSFER_ENCODING,
+    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, TRANSFER_ENCODING,
 };
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
@@ -15,8 +15,6 @@ pub(crate) struct Asked {
     pub(crate) accept: Option<HeaderValue>,
     /// Whether it came with a Transfer-Encoding.
     pub(crate) chunked: bool,
-    /// Whether it expects something that can't be met.
-    pub(crate) unmet: bool,
     /// Cookies, and the lines they are in.
     pub(crate) cookies: usize,
     pub(crate) cookie_lines: usize,
@@ -24,21 +22,13 @@ pub(crate) struct Asked {
 
 impl Asked {
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        let mut this = Self {
-            method: request.method().clone(),
-            accept: None,
-            chunked: false,
-            unmet: false,
-            cookies: 0,
-            cookie_lines: 0,
-        };
+        let mut this =
+            Self { method: request.method().clone(), accept: None, chunked: false, cookies: 0, cookie_lines: 0 };
         for (name, value) in request.headers() {
             if *name == ACCEPT && this.accept.is_none() {
                 this.accept = Some(value.clone());
             } else if *name == TRANSFER_ENCODING {
                 this.chunked = true;
-            } else if *name == EXPECT {
-                this.unmet |= !value.as_bytes().eq_ignore_ascii_case(b"100-continue");
             } else if *name == COOKIE {
                 this.cookie_lines += 1;
                 this.cookies += value.as_bytes().split(|b| *b == b';').count();
