@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot};
 use tracing_subscriber::EnvFilter;
 use wharf_deployer::{DeployerConfig, DeployerHandle, Root};
 use wharf_gateway::{Cgi, FastCgi, Proxy, StaticSite};
-use wharf_http::{Limits, Listen, Pipeline, Server, ServerConfig};
+use wharf_http::{Limits, Listen, Pipeline, Protect, Server, ServerConfig, Tls};
 use wharf_kernel::admin::Operations;
 use wharf_kernel::launch::Kind;
 use wharf_kernel::routes::{HostSpec, Routes};
@@ -58,7 +58,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     let access = access_log(&settings.access_log)?;
 
     // 3. The connectors: bound now, so that a port in use is found before anything is started; accepting comes last.
-    let config = server_config(&settings.server);
+    let config = server_config(&settings)?;
     let sink: Arc<dyn AccessSink> = match &access {
         Some(log) => log.clone(),
         None => Arc::new(wharf_kernel::access::NoAccessLog),
@@ -68,6 +68,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
         access: sink,
         counters: counters.clone(),
         limits: config.limits.clone(),
+        protect: Protect::new(&settings.protect)?,
     });
     let server = Arc::new(Server::start(&config, pipeline).map_err(text)?);
 
@@ -222,15 +223,23 @@ fn access_log(log: &settings::AccessLog) -> Result<Option<Arc<AccessLog>>, Strin
     AccessLog::start(config).map(|log| Some(Arc::new(log))).map_err(text)
 }
 
-fn server_config(server: &settings::Server) -> ServerConfig {
+fn server_config(settings: &Settings) -> Result<ServerConfig, String> {
     let defaults = ServerConfig::default();
+    let server = &settings.server;
     let limits = &server.limits;
-    ServerConfig {
+    let mut tls = None;
+    if server.listen.iter().any(|l| matches!(l, settings::Listen::Tls(_))) {
+        let loaded = Tls::load(settings.tls.clone(), server.http2.enabled).map_err(|e| format!("TLS: {e}"))?;
+        loaded.watch().map_err(text)?;
+        tls = Some(loaded);
+    }
+    Ok(ServerConfig {
         listen: server
             .listen
             .iter()
             .map(|listen| match listen {
                 settings::Listen::Tcp(addr) => Listen::Tcp(*addr),
+                settings::Listen::Tls(addr) => Listen::Tls(*addr),
                 settings::Listen::Unix(path) => Listen::Unix(path.clone()),
             })
             .collect(),
@@ -243,10 +252,20 @@ fn server_config(server: &settings::Server) -> ServerConfig {
             target_bytes: limits.request_line,
             body_bytes: limits.body,
             body_idle: limits.body_idle_timeout,
+            body_min_rate: limits.body_min_rate,
+            response_timeout: limits.response_timeout,
+            send_timeout: limits.send_timeout,
+            send_min_rate: limits.send_min_rate,
+            cookies: limits.cookies,
             drain_bytes: limits.unread_body,
+            keep_alive: limits.keep_alive_timeout,
+            keep_alive_requests: limits.keep_alive_requests,
+            connections_per_address: limits.connections_per_address,
+            http2: server.http2.clone(),
             ..defaults.limits
         },
-    }
+        tls,
+    })
 }
 
 fn deploy_config(settings: &Settings) -> (DeployerConfig, Vec<HostSpec>) {

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::session::SessionSlot;
 use crate::{Body, ContextPath, Lease, Version};
 
@@ -19,13 +21,33 @@ pub struct Connection {
     pub secure: bool,
     /// `remote` as text, made once for all requests; empty without one.
     pub remote_text: Box<str>,
+    /// What TLS agreed on, where the connection is encrypted.
+    pub tls: Option<Arc<TlsFacts>>,
+}
+
+/// What a TLS handshake agreed on (Servlet 6.1, section 3.9 names the attributes that come from it).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// The cipher suite by its name in the IANA registry.
+    pub cipher: Box<str>,
+    /// The name that the client asked for, in lower case (SNI).
+    pub server_name: Option<Box<str>>,
+    /// The certificate that the client proved to have the key of, in DER. It was checked against the trusted authorities.
+    pub client_certificate_der: Option<Bytes>,
 }
 
 impl Connection {
     /// A connection between these two.
     pub fn new(remote: Option<SocketAddr>, local: Option<SocketAddr>, secure: bool) -> Self {
         let text = |addr: Option<SocketAddr>| addr.map_or_else(Box::default, |a| a.to_string().into_boxed_str());
-        Self { remote, local, secure, remote_text: text(remote) }
+        Self { remote, local, secure, remote_text: text(remote), tls: None }
+    }
+
+    /// An encrypted connection between these two.
+    pub fn encrypted(remote: Option<SocketAddr>, local: Option<SocketAddr>, facts: TlsFacts) -> Self {
+        Self { tls: Some(Arc::new(facts)), ..Self::new(remote, local, true) }
     }
 }
 

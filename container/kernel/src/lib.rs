@@ -26,7 +26,7 @@ pub use app::{AppId, ContextPath, Version};
 pub use body::{Body, BoxError};
 pub use counters::{AppCounters, ServerCounters};
 pub use drain::{Phase, Reached};
-pub use endpoint::{Authenticated, Connection, Endpoint, Exchange, PathElements, ResponseFuture};
+pub use endpoint::{Authenticated, Connection, Endpoint, Exchange, PathElements, ResponseFuture, TlsFacts};
 pub use lease::{Gate, Hold, Lease};
 pub use refusal::{Refusal, Stage};
 pub use routes::{HostSpec, Lookup, Route, RouteError, RouteTable, Routes};
