@@ -77,13 +77,14 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     let modules = ModuleLauncher::new(modules, server.workers())
         .map_err(|e| format!("state folder '{}': {e}", settings.state_dir.display()))?;
     let fastcgi = Arc::new(FastCgi);
+    let proxy = Proxy::new().map_err(|e| format!("no random numbers: {e}"))?;
     let launchers: wharf_deployer::Launchers = vec![
         (Kind::Module, Arc::new(modules)),
         (Kind::Static, Arc::new(StaticSite)),
         (Kind::Cgi, Arc::new(Cgi)),
         (Kind::Fastcgi, fastcgi.clone()),
         (Kind::Aspnet, fastcgi),
-        (Kind::Proxy, Arc::new(Proxy)),
+        (Kind::Proxy, Arc::new(proxy.clone())),
     ];
 
     // 5. The deployer: from here on applications come up.
@@ -107,6 +108,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
             let stop = stop.clone();
             move || stop.notify_one()
         }),
+        backends: Arc::new(proxy),
         info: Arc::new(Info {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -211,18 +213,19 @@ fn access_log(log: &settings::AccessLog) -> Result<Option<Arc<AccessLog>>, Strin
     AccessLog::start(config).map(|log| Some(Arc::new(log))).map_err(text)
 }
 
+fn listen(listen: &settings::Listen) -> Listen {
+    match listen {
+        settings::Listen::Tcp(addr) => Listen::Tcp(*addr),
+        settings::Listen::Unix(path) => Listen::Unix(path.clone()),
+    }
+}
+
 fn server_config(server: &settings::Server) -> ServerConfig {
     let defaults = ServerConfig::default();
     let limits = &server.limits;
     ServerConfig {
-        listen: server
-            .listen
-            .iter()
-            .map(|listen| match listen {
-                settings::Listen::Tcp(addr) => Listen::Tcp(*addr),
-                settings::Listen::Unix(path) => Listen::Unix(path.clone()),
-            })
-            .collect(),
+        listen: server.listen.iter().map(listen).collect(),
+        proxy_protocol: server.proxy_protocol.iter().map(listen).collect(),
         workers: server.workers.unwrap_or(defaults.workers),
         limits: Limits {
             connections: limits.max_connections.min(defaults.limits.connections),
@@ -233,6 +236,7 @@ fn server_config(server: &settings::Server) -> ServerConfig {
             body_bytes: limits.body,
             body_idle: limits.body_idle_timeout,
             drain_bytes: limits.unread_body,
+            trusted_proxies: server.trusted_proxies.clone(),
             ..defaults.limits
         },
     }

@@ -17,19 +17,20 @@ use crate::worker::{Command, Shared, Socket};
 
 /// An open listener.
 pub(crate) enum Listener {
-    Tcp(TcpListener),
+    /// With true where connections begin with a PROXY protocol header.
+    Tcp(TcpListener, bool),
     Unix(UnixListener, PathBuf),
 }
 
 impl Listener {
     /// Opens it. Needs a runtime's context.
-    pub(crate) fn bind(listen: &Listen) -> io::Result<Self> {
+    pub(crate) fn bind(listen: &Listen, proxy_protocol: bool) -> io::Result<Self> {
         match listen {
             Listen::Tcp(addr) => {
                 let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
                 socket.set_reuseaddr(true)?;
                 socket.bind(*addr)?;
-                Ok(Self::Tcp(socket.listen(1024)?))
+                Ok(Self::Tcp(socket.listen(1024)?, proxy_protocol))
             }
             Listen::Unix(path) => {
                 remove_stale(path)?;
@@ -40,18 +41,18 @@ impl Listener {
 
     pub(crate) fn bound(&self) -> io::Result<Bound> {
         Ok(match self {
-            Self::Tcp(listener) => Bound::Tcp(listener.local_addr()?),
+            Self::Tcp(listener, _) => Bound::Tcp(listener.local_addr()?),
             Self::Unix(_, path) => Bound::Unix(path.clone()),
         })
     }
 
     async fn accept(&self) -> io::Result<Socket> {
         match self {
-            Self::Tcp(listener) => {
+            Self::Tcp(listener, proxy_protocol) => {
                 let (stream, _) = listener.accept().await?;
                 // Without it a small response can wait for the client's delayed acknowledgement.
                 let _ = stream.set_nodelay(true);
-                Ok(Socket::Tcp(stream.into_std()?))
+                Ok(Socket::Tcp(stream.into_std()?, *proxy_protocol))
             }
             Self::Unix(listener, _) => Ok(Socket::Unix(listener.accept().await?.0.into_std()?)),
         }

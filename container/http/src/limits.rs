@@ -28,6 +28,8 @@ pub struct Limits {
     /// Whether a connection stays open after a request with `Transfer-Encoding`. Default: false, since such a request may
     /// have had a Content-Length beside it, and then the connection must be closed (RFC 9112, section 6.1).
     pub keep_alive_after_chunked: bool,
+    /// Whose word about the client is taken. Default: nobody's.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
 }
 
 impl Default for Limits {
@@ -45,6 +47,7 @@ impl Default for Limits {
             drain_bytes: 256 * 1024,
             drain_time: Duration::from_secs(5),
             keep_alive_after_chunked: false,
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -63,6 +66,8 @@ pub enum Listen {
 pub struct ServerConfig {
     /// Where to listen.
     pub listen: Vec<Listen>,
+    /// Those of `listen` whose connections begin with a PROXY protocol header.
+    pub proxy_protocol: Vec<Listen>,
     /// Worker threads, at least 1. Default: one for each processor available.
     pub workers: usize,
     /// Limits; of these only `connections` is read here, the others from [`Pipeline::limits`](crate::Pipeline::limits).
@@ -73,6 +78,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
+            proxy_protocol: Vec::new(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             limits: Limits::default(),
         }

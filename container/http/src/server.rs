@@ -103,7 +103,8 @@ impl Server {
         {
             let _context = runtime.enter();
             for listen in &config.listen {
-                let listener = Listener::bind(listen).map_err(|e| naming(&e, listen))?;
+                let listener =
+                    Listener::bind(listen, config.proxy_protocol.contains(listen)).map_err(|e| naming(&e, listen))?;
                 bound.push(listener.bound()?);
                 listeners.push(listener);
             }

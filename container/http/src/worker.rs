@@ -19,11 +19,13 @@ use wharf_kernel::Connection;
 
 use crate::Pipeline;
 use crate::clock::{self, Coarse, Slot};
+use crate::proxy_protocol::introduced;
 use crate::request_id::RequestIds;
 
 /// An accepted socket.
 pub(crate) enum Socket {
-    Tcp(std::net::TcpStream),
+    /// With true where it begins with a PROXY protocol header.
+    Tcp(std::net::TcpStream, bool),
     Unix(std::os::unix::net::UnixStream),
 }
 
@@ -139,10 +141,20 @@ pub(crate) async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiv
                 next += 1;
                 let guard = Guard { shared: shared.clone(), key: next, _permit: permit };
                 match socket {
-                    Socket::Tcp(stream) => {
+                    Socket::Tcp(stream, proxy_protocol) => {
                         let (remote, local) = (stream.peer_addr().ok(), stream.local_addr().ok());
                         let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { continue };
-                        tokio::spawn(serve(stream, Connection::new(remote, local, false), guard));
+                        let connection = Connection::new(remote, local, false);
+                        if proxy_protocol {
+                            tokio::spawn(async move {
+                                let trusted = &guard.shared.pipeline.limits.trusted_proxies;
+                                if let Some((stream, connection)) = introduced(stream, connection, trusted).await {
+                                    serve(stream, connection, guard).await;
+                                }
+                            });
+                        } else {
+                            tokio::spawn(serve(stream, connection, guard));
+                        }
                     }
                     Socket::Unix(stream) => {
                         let Ok(stream) = tokio::net::UnixStream::from_std(stream) else { continue };

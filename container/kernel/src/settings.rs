@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -73,6 +74,16 @@ impl Settings {
         if self.server.listen.is_empty() {
             return Err(("server.listen".into(), "give at least one address, as \"127.0.0.1:8080\"".into()));
         }
+        if let Some(other) = self.server.proxy_protocol.iter().find(|l| !self.server.listen.contains(l)) {
+            let what = format!("'{other}' is not one of server.listen: write it as it stands there");
+            return Err(("server.proxy_protocol".into(), what));
+        }
+        if self.server.proxy_protocol.iter().any(|l| matches!(l, Listen::Tcp(_)))
+            && self.server.trusted_proxies.is_empty()
+        {
+            let what = "needs server.trusted_proxies: nobody else's header would be believed";
+            return Err(("server.proxy_protocol".into(), what.into()));
+        }
         for (key, value) in [
             ("deploy.parallel", self.deploy.parallel),
             ("server.workers", self.server.workers),
@@ -104,6 +115,13 @@ pub struct Server {
     /// How long requests in flight may take when the container stops or a generation is retired. Default `"30s"`.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
+    /// Addresses and networks of proxies that are believed when they say whom they speak for, by X-Forwarded-For, Forwarded
+    /// or the PROXY protocol: `["10.0.0.0/8", "::1"]`. Default none.
+    #[serde(deserialize_with = "networks")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Those of `listen` whose connections must begin with a PROXY protocol header. Default none.
+    #[serde(deserialize_with = "one_or_many")]
+    pub proxy_protocol: Vec<Listen>,
     /// Limits on requests.
     pub limits: Limits,
 }
@@ -114,6 +132,8 @@ impl Default for Server {
             listen: vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080)))],
             workers: None,
             drain_timeout: Duration::from_secs(30),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: Vec::new(),
             limits: Limits::default(),
         }
     }
@@ -336,6 +356,15 @@ impl<'de> Deserialize<'de> for Listen {
     }
 }
 
+/// Networks, and addresses that stand for themselves.
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let parse = |text: String| {
+        let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        net.map_err(|_| de::Error::custom(format!("'{text}' is no network: write \"10.0.0.0/8\" or \"192.0.2.1\"")))
+    };
+    Vec::<String>::deserialize(deserializer)?.into_iter().map(parse).collect()
+}
+
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Listen>, D::Error> {
     struct OneOrMany;
     impl<'de> Visitor<'de> for OneOrMany {
@@ -397,6 +426,8 @@ mod tests {
             ("[[host]]\nname = \"a\"\ndefault = true\n[[host]]\nname = \"b\"\ndefault = true", "host"),
             ("[[host]]\nname = \"a b\"", "host"),
             ("server.listen = []", "server.listen"),
+            ("server.proxy_protocol = \":1\"", "server.proxy_protocol"),
+            ("server.listen = \":1\"\nserver.proxy_protocol = \":1\"", "server.proxy_protocol"),
             ("deploy.parallel = 0", "deploy.parallel"),
             ("deploy.poll_interval = \"0s\"", "deploy.poll_interval"),
         ] {

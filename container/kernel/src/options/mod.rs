@@ -7,7 +7,9 @@ mod web;
 
 pub use cgi::CgiOptions;
 pub use fastcgi::FastCgiOptions;
-pub use proxy::ProxyOptions;
+pub use proxy::{
+    Backend, Eject, HashKey, Health, HostHeader, Policy, ProcessListen, Protocol, ProxyOptions, Retry, Sticky, Tls,
+};
 pub use web::WebOptions;
 
 /// The options of one application, as far as its kind takes any.
