@@ -183,7 +183,7 @@ fn what_a_backend_is_told() {
     // A path that was made canonical is sent so, and one that leaves the application never arrives.
     assert!(wharf.get("/shop/x/..//seen").text().starts_with("GET /seen HTTP/1.1"));
     assert_eq!(wharf.get("/shop/redirect").header("location"), Some("/shop/there"));
-    assert_eq!(wharf.get("/shop/%2e%2e/seen").status, 404);
+    assert_eq!(wharf.get("/shop/%2e%2e/seen").status, 400);
 }
 
 #[test]
@@ -577,4 +577,22 @@ fn content_is_streamed_and_held_back_both_ways() {
     assert!(sent < 100, "{sent} MiB went into nothing");
     assert!(wharf.resident_kib() < before + 20_000);
     drop(done);
+}
+
+#[test]
+fn the_sample_is_a_balanced_pair() {
+    if Command::new("python3").arg("-V").output().is_err() {
+        assert!(!wharf_tests::is_required(), "python3 (Debian package python3) is missing");
+        eprintln!("skipped: python3 is not installed");
+        return;
+    }
+    let site = Site::new();
+    for file in ["server.py", "app.toml"] {
+        let from = wharf_tests::workspace().join("sample-apps/balanced").join(file);
+        site.put(&format!("deploy/balanced/{file}"), std::fs::read(from).expect("the sample"));
+    }
+    let wharf = site.start(&[]);
+    let answers: std::collections::BTreeSet<String> = (0..4).map(|_| wharf.get("/balanced/").text()).collect();
+    assert_eq!(answers.len(), 2, "{answers:?}");
+    assert!(answers.iter().all(|a| a.ends_with("answers 127.0.0.1\n")), "{answers:?}");
 }

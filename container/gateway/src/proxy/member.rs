@@ -110,8 +110,7 @@ impl Member {
                 tokio::time::timeout(self.queue_timeout, self.permits.clone().acquire_owned()).await.ok()?.ok()?
             }
         };
-        self.state.in_flight.fetch_add(1, Relaxed);
-        self.state.requests.fetch_add(1, Relaxed);
+        self.state.begin();
         Some(Turn { state: self.state.clone(), _permit: permit })
     }
 

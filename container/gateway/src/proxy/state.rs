@@ -17,6 +17,9 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// How long, in milliseconds, the request that tries an ejected backend is waited for before another one may.
+const PROBE: u64 = 5000;
+
 /// How long a peak of the latency is remembered: it falls to a third in this time.
 const DECAY: f64 = 10_000.0;
 
@@ -37,6 +40,8 @@ pub(crate) struct State {
     /// Ejections since the last success.
     ejections: AtomicU32,
     ejected_until: AtomicU64,
+    /// When a request was last given to it although it is ejected.
+    probed_at: AtomicU64,
     /// When it came back; 0 for one that was never away.
     back_at: AtomicU64,
     latency: Mutex<(f64, u64)>,
@@ -45,11 +50,24 @@ pub(crate) struct State {
 impl State {
     /// Whether it may be given a request.
     pub(crate) fn is_fit(&self, now: u64) -> bool {
-        !self.down.load(Relaxed)
-            && !self.is_drained()
-            && (self.ejections.load(Relaxed) == 0
-                // After an ejection one request at a time, until one succeeds.
-                || (now >= self.ejected_until.load(Relaxed) && self.in_flight.load(Relaxed) == 0))
+        if self.down.load(Relaxed) || self.is_drained() {
+            return false;
+        }
+        if self.ejections.load(Relaxed) == 0 {
+            return true;
+        }
+        // After an ejection one request at a time, until one succeeds.
+        let (until, probed) = (self.ejected_until.load(Relaxed), self.probed_at.load(Relaxed));
+        now >= until && (probed < until || now > probed.saturating_add(PROBE))
+    }
+
+    /// It is given a request.
+    pub(crate) fn begin(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+        self.requests.fetch_add(1, Relaxed);
+        if self.ejections.load(Relaxed) != 0 {
+            self.probed_at.store(now(), Relaxed);
+        }
     }
 
     pub(crate) fn is_drained(&self) -> bool {
@@ -167,8 +185,9 @@ mod tests {
         let at = state.ejected_until.load(Relaxed);
         assert!(!state.is_fit(at - 1));
         assert!(state.is_fit(at));
-        state.in_flight.store(1, Relaxed);
-        assert!(!state.is_fit(at), "one request at a time");
+        std::thread::sleep(Duration::from_millis(2));
+        state.begin();
+        assert!(!state.is_fit(now()), "one request at a time");
         state.succeeded();
         assert!(state.is_fit(at));
         assert!(state.warmth(now(), Duration::from_secs(100)) < 0.2, "slow start");
