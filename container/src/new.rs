@@ -1,6 +1,7 @@
 //! `wharf new NAME`: a small application that builds, passes its test and can be deployed.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::cli::NewArgs;
@@ -68,8 +69,14 @@ pub(crate) fn new(args: &NewArgs) -> Result<(), Failure> {
     let here = std::env::current_dir().map_err(Failure::failed)?;
     let sdk = match &args.sdk_path {
         Some(path) => Some(fs::canonicalize(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?),
-        None => std::env::current_exe().ok().and_then(|exe| checkout_sdk(&exe)),
+        None => std::env::current_exe().ok().and_then(|exe| checkout_sdk(&exe)).or_else(built_from),
     };
+    if sdk.is_none() {
+        let _ = writeln!(
+            std::io::stderr(),
+            "note: no checkout of Wharf was found, so wharf-sdk is taken from crates.io; --sdk-path names a checkout's sdk folder"
+        );
+    }
     write(&here, &args.name, args.axum, sdk.as_deref())?;
     out::print_line(format_args!("made the application '{0}'; next: cd {0} && wharf dev .", args.name))
 }
@@ -77,7 +84,16 @@ pub(crate) fn new(args: &NewArgs) -> Result<(), Failure> {
 /// The SDK of the checkout in whose `target` folder this program was built, if it was built in one.
 fn checkout_sdk(exe: &Path) -> Option<PathBuf> {
     let target = exe.ancestors().find(|p| p.file_name().is_some_and(|n| n == "target"))?;
-    let sdk = target.parent()?.join("sdk");
+    sdk_at(target.parent()?.join("sdk"))
+}
+
+/// The SDK of the checkout this program was built from, if it is still there: for a program that was installed, or built in
+/// a target folder elsewhere.
+fn built_from() -> Option<PathBuf> {
+    sdk_at(Path::new(env!("CARGO_MANIFEST_DIR")).parent()?.join("sdk"))
+}
+
+fn sdk_at(sdk: PathBuf) -> Option<PathBuf> {
     let manifest = fs::read_to_string(sdk.join("Cargo.toml")).ok()?;
     manifest.contains("name = \"wharf-sdk\"").then_some(sdk)
 }

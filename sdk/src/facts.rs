@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Uri;
+use wharf_abi::FfiRequest;
 
 use crate::ServletContext;
 
@@ -13,37 +14,182 @@ use crate::ServletContext;
 #[allow(clippy::redundant_allocation)]
 pub(crate) type LocalContext = Arc<Arc<ServletContext>>;
 
-/// What the container says of a request beside the HTTP message itself.
-#[derive(Debug, Clone)]
-#[doc(hidden)]
-pub struct RequestFacts {
+/// What is said of a request that did not cross the border: one of a test, or of `serve`.
+#[derive(Debug)]
+pub(crate) struct LocalFacts {
     /// The path of the request target as sent, without the query.
-    pub request_uri: Box<str>,
+    pub(crate) request_uri: Box<str>,
     /// Servlet path, decoded.
-    pub servlet_path: Box<str>,
+    pub(crate) servlet_path: Box<str>,
     /// Path info, decoded.
-    pub path_info: Option<Box<str>>,
+    pub(crate) path_info: Option<Box<str>>,
     /// Index of the chosen servlet in what [`Application::servlets`](crate::application::Application) declared.
-    pub servlet: usize,
+    pub(crate) servlet: usize,
     /// Index of the pattern that matched, among that servlet's.
-    pub pattern: usize,
+    pub(crate) pattern: usize,
     /// Address of the peer.
-    pub remote: Option<SocketAddr>,
+    pub(crate) remote: Option<SocketAddr>,
     /// Address the connection came in on.
-    pub local: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
     /// Whether the connection is secure.
-    pub secure: bool,
+    pub(crate) secure: bool,
     /// Host and port the client asked for.
-    pub authority: Box<str>,
+    pub(crate) authority: Box<str>,
     /// Request id.
-    pub id: Arc<str>,
-    /// The application's surroundings; twice behind a reference count, for the outer one may be a thread's own.
-    pub context: Arc<Arc<ServletContext>>,
+    pub(crate) id: Arc<str>,
+    /// The application's surroundings.
+    pub(crate) context: Arc<ServletContext>,
+}
+
+/// What the container says of a request beside the HTTP message itself.
+///
+/// A request that crossed the border is read where it is: its texts are views into what the container lent, which is kept
+/// for as long as this is.
+pub(crate) struct RequestFacts {
+    source: Source,
+    /// Where a dispatch sent it, instead of what the source says.
+    target: Option<Box<Target>>,
+    id: Arc<str>,
+    context: LocalContext,
+}
+
+enum Source {
+    Crossed(FfiRequest),
+    Local(Box<LocalFacts>),
+}
+
+/// A servlet with the parts of the path that chose it.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) servlet_path: Box<str>,
+    pub(crate) path_info: Option<Box<str>>,
+    pub(crate) servlet: usize,
+    pub(crate) pattern: usize,
+}
+
+impl RequestFacts {
+    /// Those of a request from the container.
+    pub(crate) fn crossed(request: FfiRequest, id: Arc<str>, context: LocalContext) -> Self {
+        Self { source: Source::Crossed(request), target: None, id, context }
+    }
+
+    /// Those of a request that was made here.
+    pub(crate) fn local(facts: LocalFacts) -> Self {
+        let (id, context) = (Arc::clone(&facts.id), Arc::new(Arc::clone(&facts.context)));
+        Self { source: Source::Local(Box::new(facts)), target: None, id, context }
+    }
+
+    /// What the container lent, where it did.
+    pub(crate) fn lent(&self) -> Option<&FfiRequest> {
+        match &self.source {
+            Source::Crossed(ffi) => Some(ffi),
+            Source::Local(_) => None,
+        }
+    }
+
+    /// Sends it to another servlet.
+    #[expect(dead_code, reason = "for the dispatcher")]
+    pub(crate) fn retarget(&mut self, target: Target) {
+        self.target = Some(Box::new(target));
+    }
+
+    pub(crate) fn request_uri(&self) -> &str {
+        match &self.source {
+            Source::Crossed(ffi) => ffi.text(|h| h.request_uri),
+            Source::Local(facts) => &facts.request_uri,
+        }
+    }
+
+    pub(crate) fn servlet_path(&self) -> &str {
+        match (&self.target, &self.source) {
+            (Some(target), _) => &target.servlet_path,
+            (None, Source::Crossed(ffi)) => ffi.text(|h| h.servlet_path),
+            (None, Source::Local(facts)) => &facts.servlet_path,
+        }
+    }
+
+    pub(crate) fn path_info(&self) -> Option<&str> {
+        match (&self.target, &self.source) {
+            (Some(target), _) => target.path_info.as_deref(),
+            (None, Source::Crossed(ffi)) => ffi.head().has_path_info.then(|| ffi.text(|h| h.path_info)),
+            (None, Source::Local(facts)) => facts.path_info.as_deref(),
+        }
+    }
+
+    /// Index of the chosen servlet in what [`Application::servlets`](crate::application::Application) declared.
+    pub(crate) fn servlet(&self) -> usize {
+        match (&self.target, &self.source) {
+            (Some(target), _) => target.servlet,
+            (None, Source::Crossed(ffi)) => ffi.head().servlet as usize,
+            (None, Source::Local(facts)) => facts.servlet,
+        }
+    }
+
+    /// Index of the pattern that matched, among that servlet's.
+    pub(crate) fn pattern(&self) -> usize {
+        match (&self.target, &self.source) {
+            (Some(target), _) => target.pattern,
+            (None, Source::Crossed(ffi)) => ffi.head().pattern as usize,
+            (None, Source::Local(facts)) => facts.pattern,
+        }
+    }
+
+    pub(crate) fn remote(&self) -> Option<SocketAddr> {
+        match &self.source {
+            Source::Crossed(ffi) => ffi.head().remote.get(),
+            Source::Local(facts) => facts.remote,
+        }
+    }
+
+    /// Address the connection came in on. (Not to be taken for [`RequestFacts::local`].)
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.source {
+            Source::Crossed(ffi) => ffi.head().local.get(),
+            Source::Local(facts) => facts.local,
+        }
+    }
+
+    pub(crate) fn is_secure(&self) -> bool {
+        match &self.source {
+            Source::Crossed(ffi) => ffi.head().secure,
+            Source::Local(facts) => facts.secure,
+        }
+    }
+
+    pub(crate) fn authority(&self) -> &str {
+        match &self.source {
+            Source::Crossed(ffi) => ffi.text(|h| h.authority),
+            Source::Local(facts) => &facts.authority,
+        }
+    }
+
+    pub(crate) fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    pub(crate) fn context(&self) -> &Arc<ServletContext> {
+        &self.context
+    }
+}
+
+impl std::fmt::Debug for RequestFacts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RequestFacts")
+            .field("id", &self.id)
+            .field("request_uri", &self.request_uri())
+            .field("servlet_path", &self.servlet_path())
+            .field("path_info", &self.path_info())
+            .field("authority", &self.authority())
+            .finish_non_exhaustive()
+    }
 }
 
 /// The target a mounted application sees: the canonical encoded path without the context path, at least `/`, and the query.
-#[doc(hidden)]
-pub fn target_in_context(encoded_path: &str, context_path: &str, query: Option<&str>) -> Result<Uri, http::Error> {
+pub(crate) fn target_in_context(
+    encoded_path: &str,
+    context_path: &str,
+    query: Option<&str>,
+) -> Result<Uri, http::Error> {
     let rest = encoded_path.strip_prefix(context_path).unwrap_or(encoded_path);
     let slash = if rest.starts_with('/') { "" } else { "/" };
     let target = match query {
@@ -67,47 +213,47 @@ impl ContainerInfo {
 
     /// The application's surroundings.
     pub fn context(&self) -> &Arc<ServletContext> {
-        &self.0.context
+        self.0.context()
     }
 
     /// Request id: the same in the access log and in every log record written for this request.
     pub fn id(&self) -> &str {
-        &self.0.id
+        self.0.id()
     }
 
     /// The path as the client sent it, encoded, context path included, without the query.
     pub fn request_uri(&self) -> &str {
-        &self.0.request_uri
+        self.0.request_uri()
     }
 
     /// Servlet path, decoded: empty for an application that takes its whole context.
     pub fn servlet_path(&self) -> &str {
-        &self.0.servlet_path
+        self.0.servlet_path()
     }
 
     /// Path info, decoded.
     pub fn path_info(&self) -> Option<&str> {
-        self.0.path_info.as_deref()
+        self.0.path_info()
     }
 
     /// Address of the peer; none on a Unix socket.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.0.remote
+        self.0.remote()
     }
 
     /// Address the connection came in on; none on a Unix socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.0.local
+        self.0.local_addr()
     }
 
     /// True when the connection is encrypted.
     pub fn is_secure(&self) -> bool {
-        self.0.secure
+        self.0.is_secure()
     }
 
     /// Host the client asked for, with the port if it gave one.
     pub fn authority(&self) -> &str {
-        &self.0.authority
+        self.0.authority()
     }
 }
 

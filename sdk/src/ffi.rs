@@ -14,35 +14,17 @@ use wharf_abi::{
 };
 
 use crate::body::BodyKind;
-use crate::facts::LocalContext;
+use crate::facts::{LocalContext, RequestFacts};
 use crate::log::for_request;
-use crate::request::{RequestFacts, target_in_context};
+
 use crate::{Body, BoxError, Request, Response};
 
 /// Makes a request of what the container handed over.
 pub(crate) fn request(mut ffi: FfiRequest, id: Arc<str>, context: &LocalContext) -> Result<Request, http::Error> {
-    let head = ffi.head();
-    let query = head.has_query.then(|| ffi.text(|h| h.query));
-    let (mut parts, ()) = http::Request::new(()).into_parts();
-    parts.method = Method::from_bytes(ffi.text(|h| h.method).as_bytes())?;
-    parts.version = version(head.version);
-    parts.uri = target_in_context(ffi.text(|h| h.path), context.context_path(), query)?;
-    parts.headers = headers(&ffi)?;
-    let facts = RequestFacts {
-        request_uri: ffi.text(|h| h.request_uri).into(),
-        servlet_path: ffi.text(|h| h.servlet_path).into(),
-        path_info: head.has_path_info.then(|| ffi.text(|h| h.path_info).into()),
-        servlet: head.servlet as usize,
-        pattern: head.pattern as usize,
-        remote: head.remote.get(),
-        local: head.local.get(),
-        secure: head.secure,
-        authority: ffi.text(|h| h.authority).into(),
-        id,
-        context: context.clone(),
-    };
     let body = ffi.body.take().map_or_else(Body::empty, |body| Body::new(Incoming { body, ended: false }));
-    Ok(Request::from_parts(parts, body, facts))
+    let method = Method::from_bytes(ffi.text(|h| h.method).as_bytes())?;
+    let version = version(ffi.head().version);
+    Ok(Request::crossed(method, version, body, RequestFacts::crossed(ffi, id, context.clone())))
 }
 
 fn version(number: u8) -> Version {
@@ -56,17 +38,20 @@ fn version(number: u8) -> Version {
 }
 
 /// The header fields. All values share one buffer: one allocation and one copy, however many there are.
-fn headers(ffi: &FfiRequest) -> Result<HeaderMap, http::Error> {
+pub(crate) fn headers(ffi: &FfiRequest) -> HeaderMap {
     let total = ffi.headers().map(|(_, value)| value.len()).sum();
     let mut buffer = BytesMut::with_capacity(total);
     ffi.headers().for_each(|(_, value)| buffer.extend_from_slice(value));
     let mut buffer = buffer.freeze();
     let mut map = HeaderMap::with_capacity(ffi.headers().len());
     for (name, value) in ffi.headers() {
-        let value = HeaderValue::from_maybe_shared(buffer.split_to(value.len()))?;
-        map.append(HeaderName::from_lowercase(name.as_bytes())?, value);
+        let value = HeaderValue::from_maybe_shared(buffer.split_to(value.len()));
+        // The container has them from such a map: there is no other kind.
+        if let (Ok(name), Ok(value)) = (HeaderName::from_lowercase(name.as_bytes()), value) {
+            map.append(name, value);
+        }
     }
-    Ok(map)
+    map
 }
 
 /// The request's content, read from the container.

@@ -47,8 +47,7 @@ pub use context::ServletContext;
 pub use cookie;
 pub use error::{BoxError, Error};
 pub use facts::ContainerInfo;
-#[doc(hidden)]
-pub use facts::{RequestFacts, target_in_context};
+
 pub use filter::{Filter, FilterConfig, Next, filter_fn};
 pub use handler::{Handlers, any, delete, get, head, options, patch, post, put};
 pub use http::{self, Method, StatusCode};

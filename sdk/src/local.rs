@@ -8,7 +8,8 @@ use http::{Method, StatusCode, header};
 use wharf_mapping::{ServletMap, canonicalise};
 
 use crate::application::Application;
-use crate::{Body, BoxError, MappingError, Request, RequestFacts, Response, ServletContext, target_in_context};
+use crate::facts::{LocalFacts, RequestFacts, target_in_context};
+use crate::{Body, BoxError, MappingError, Request, Response, ServletContext};
 
 /// Where a request came from.
 #[derive(Clone, Copy)]
@@ -87,7 +88,7 @@ impl Local {
         let authority = parts.uri.authority().map(|authority| authority.as_str());
         let host = || parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
-        let facts = RequestFacts {
+        let facts = LocalFacts {
             servlet_path: inside[..servlet_end].into(),
             path_info: has_path_info.then(|| inside[servlet_end..].into()),
             servlet,
@@ -97,11 +98,11 @@ impl Local {
             secure: false,
             authority: authority.or_else(host).unwrap_or_default().into(),
             id: format!("local-{number}").into(),
-            context: Arc::new(Arc::clone(&self.context)),
+            context: Arc::clone(&self.context),
             request_uri: request_uri.clone(),
         };
         parts.uri = target_in_context(&path.encoded, context_path, parts.uri.query())
             .map_err(|error| bad(error.to_string()))?;
-        Ok(Request::from_parts(parts, body, facts))
+        Ok(Request::from_parts(parts, body, RequestFacts::local(facts)))
     }
 }

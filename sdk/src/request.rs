@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use cookie::Cookie;
@@ -10,7 +10,7 @@ use http::header::{self, AsHeaderName, HeaderMap};
 use http::{Extensions, Method, StatusCode, Uri, Version, request};
 use serde::de::DeserializeOwned;
 
-pub(crate) use crate::facts::{RequestFacts, target_in_context};
+use crate::facts::{RequestFacts, target_in_context};
 use crate::{Body, ContainerInfo, Error, Parameters, ServletContext};
 
 /// Content longer than this is refused with 413 by the methods that read all of it, unless they are told another limit.
@@ -33,54 +33,95 @@ pub struct Request(Box<Inner>);
 
 /// Boxed, so that the futures a request is handed through stay small.
 struct Inner {
-    parts: request::Parts,
+    method: Method,
+    version: Version,
+    /// Made when it is asked for; a request that was made here has it from the start.
+    uri: OnceLock<Uri>,
+    /// Made when they are asked for.
+    headers: OnceLock<HeaderMap>,
+    extensions: Extensions,
     body: Body,
     facts: RequestFacts,
 }
 
+impl Inner {
+    fn uri(&self) -> &Uri {
+        self.uri.get_or_init(|| {
+            let path = self.facts.lent().map_or("/", |ffi| ffi.text(|h| h.path));
+            target_in_context(path, self.facts.context().context_path(), self.query())
+                .expect("the container sends targets that it has read as such")
+        })
+    }
+
+    fn query(&self) -> Option<&str> {
+        if let Some(uri) = self.uri.get() {
+            return uri.query();
+        }
+        self.facts.lent().filter(|ffi| ffi.head().has_query).map(|ffi| ffi.text(|h| h.query))
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers.get_or_init(|| self.facts.lent().map(crate::ffi::headers).unwrap_or_default())
+    }
+}
+
 impl Request {
     /// A request whose URI is already relative to the context (see `target_in_context`).
-    #[doc(hidden)]
-    pub fn from_parts(parts: request::Parts, body: Body, facts: RequestFacts) -> Self {
-        Self(Box::new(Inner { parts, body, facts }))
+    pub(crate) fn from_parts(parts: request::Parts, body: Body, facts: RequestFacts) -> Self {
+        let request::Parts { method, uri, version, headers, extensions, .. } = parts;
+        Self(Box::new(Inner { method, version, uri: uri.into(), headers: headers.into(), extensions, body, facts }))
+    }
+
+    /// A request from the container, whose target and header fields are read when they are asked for.
+    pub(crate) fn crossed(method: Method, version: Version, body: Body, facts: RequestFacts) -> Self {
+        let (uri, headers) = (OnceLock::new(), OnceLock::new());
+        Self(Box::new(Inner { method, version, uri, headers, extensions: Extensions::new(), body, facts }))
     }
 
     /// The request as any `http` library knows it: its URI is the canonical path without the context path, and the
     /// container's gifts are in its extensions as a [`ContainerInfo`].
     pub fn into_http(self) -> http::Request<Body> {
-        let Inner { mut parts, body, facts } = *self.0;
-        parts.extensions.insert(ContainerInfo::new(facts));
-        http::Request::from_parts(parts, body)
+        self.0.uri();
+        self.0.headers();
+        let Inner { method, version, uri, headers, extensions, body, facts } = *self.0;
+        let mut request = http::Request::new(body);
+        *request.method_mut() = method;
+        *request.version_mut() = version;
+        *request.uri_mut() = uri.into_inner().unwrap_or_default();
+        *request.headers_mut() = headers.into_inner().unwrap_or_default();
+        *request.extensions_mut() = extensions;
+        request.extensions_mut().insert(ContainerInfo::new(facts));
+        request
     }
 
     /// Method.
     pub fn method(&self) -> &Method {
-        &self.0.parts.method
+        &self.0.method
     }
 
     /// Canonical target within the context: the percent-encoded path without the context path, and the query.
     pub fn uri(&self) -> &Uri {
-        &self.0.parts.uri
+        self.0.uri()
     }
 
     /// HTTP version.
     pub fn version(&self) -> Version {
-        self.0.parts.version
+        self.0.version
     }
 
     /// Context path: empty for the root context, else it starts with `/` and does not end with one.
     pub fn context_path(&self) -> &str {
-        self.0.facts.context.context_path()
+        self.0.facts.context().context_path()
     }
 
     /// The part of the path that chose the servlet, decoded (Servlet 6.1, section 3.5).
     pub fn servlet_path(&self) -> &str {
-        &self.0.facts.servlet_path
+        self.0.facts.servlet_path()
     }
 
     /// What follows the servlet path, decoded, for a servlet at `/x/*`; `None` when nothing does.
     pub fn path_info(&self) -> Option<&str> {
-        self.0.facts.path_info.as_deref()
+        self.0.facts.path_info()
     }
 
     /// Servlet path and path info together: the decoded path within the application.
@@ -94,12 +135,12 @@ impl Request {
 
     /// The path as the client sent it, encoded, context path included, without the query.
     pub fn request_uri(&self) -> &str {
-        &self.0.facts.request_uri
+        self.0.facts.request_uri()
     }
 
     /// The query as sent, without its `?`.
     pub fn query(&self) -> Option<&str> {
-        self.0.parts.uri.query()
+        self.0.query()
     }
 
     /// The query read into a structure.
@@ -135,17 +176,17 @@ impl Request {
 
     /// All header fields.
     pub fn headers(&self) -> &HeaderMap {
-        &self.0.parts.headers
+        self.0.headers()
     }
 
     /// The first header field of this name, when its value is visible ASCII text.
     pub fn header(&self, name: impl AsHeaderName) -> Option<&str> {
-        self.0.parts.headers.get(name)?.to_str().ok()
+        self.0.headers().get(name)?.to_str().ok()
     }
 
     /// All cookies that can be read, in the order sent. Values are as sent: not percent-decoded.
     pub fn cookies(&self) -> impl Iterator<Item = Cookie<'_>> {
-        let lines = self.0.parts.headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+        let lines = self.0.headers().get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
         lines.flat_map(Cookie::split_parse).filter_map(Result::ok)
     }
 
@@ -166,73 +207,74 @@ impl Request {
 
     /// `http` or `https`.
     pub fn scheme(&self) -> &'static str {
-        if self.0.facts.secure { "https" } else { "http" }
+        if self.0.facts.is_secure() { "https" } else { "http" }
     }
 
     /// True when the connection is encrypted.
     pub fn is_secure(&self) -> bool {
-        self.0.facts.secure
+        self.0.facts.is_secure()
     }
 
     /// Host the client asked for, with the port if it gave one.
     pub fn authority(&self) -> &str {
-        &self.0.facts.authority
+        self.0.facts.authority()
     }
 
     /// Address of the peer; none on a Unix socket.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.0.facts.remote
+        self.0.facts.remote()
     }
 
     /// Address the connection came in on; none on a Unix socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.0.facts.local
+        self.0.facts.local_addr()
     }
 
     /// Request id: the same in the access log and in every log record written for this request.
     pub fn id(&self) -> &str {
-        &self.0.facts.id
+        self.0.facts.id()
     }
 
     pub(crate) fn shared_id(&self) -> Arc<str> {
-        Arc::clone(&self.0.facts.id)
+        Arc::clone(self.0.facts.id())
     }
 
     /// The application's surroundings.
     pub fn context(&self) -> &Arc<ServletContext> {
-        &self.0.facts.context
+        self.0.facts.context()
     }
 
     /// An init parameter of the application.
     pub fn init_parameter(&self, name: &str) -> Option<&str> {
-        self.0.facts.context.init_parameter(name)
+        self.0.facts.context().init_parameter(name)
     }
 
     /// Index of the chosen servlet.
     #[doc(hidden)]
     pub fn servlet_index(&self) -> usize {
-        self.0.facts.servlet
+        self.0.facts.servlet()
     }
 
     /// Index of the pattern that matched.
     #[doc(hidden)]
     pub fn pattern_index(&self) -> usize {
-        self.0.facts.pattern
+        self.0.facts.pattern()
     }
 
     /// What filters and servlets tell each other about this request, by type.
     pub fn extensions(&self) -> &Extensions {
-        &self.0.parts.extensions
+        &self.0.extensions
     }
 
     /// As [`Request::extensions`], to add to.
     pub fn extensions_mut(&mut self) -> &mut Extensions {
-        &mut self.0.parts.extensions
+        &mut self.0.extensions
     }
 
     /// The header fields, to change: for filters.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
-        &mut self.0.parts.headers
+        self.0.headers();
+        self.0.headers.get_mut().expect("just made")
     }
 
     /// The content.
@@ -327,10 +369,10 @@ impl Request {
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Request")
-            .field("id", &self.0.facts.id)
-            .field("method", &self.0.parts.method)
-            .field("uri", &self.0.parts.uri)
-            .field("headers", &self.0.parts.headers)
+            .field("id", self.0.facts.id())
+            .field("method", &self.0.method)
+            .field("uri", self.0.uri())
+            .field("headers", self.0.headers())
             .field("body", &self.0.body)
             .finish_non_exhaustive()
     }

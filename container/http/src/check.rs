@@ -23,9 +23,25 @@ const fn reject(status: StatusCode, detail: &'static str) -> Reject {
     Reject { status, detail, close: true }
 }
 
+/// Whom a request is for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Authority {
+    /// Host and port as sent.
+    pub(crate) text: Box<str>,
+    /// Length of the host in it.
+    host: usize,
+}
+
+impl Authority {
+    /// The host, without the port.
+    pub(crate) fn host(&self) -> &str {
+        &self.text[..self.host]
+    }
+}
+
 /// Checks a request and gives the authority it is for: that of an absolute-form target, else the Host header (RFC 9112,
 /// section 3.2); empty for HTTP/1.0 without either. The Host header is made to agree with it.
-pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits) -> Result<Box<str>, Reject> {
+pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits) -> Result<Authority, Reject> {
     let uri = request.uri();
     let target = uri.path_and_query().map_or(0, |p| p.as_str().len());
     if target > limits.target_bytes {
@@ -45,7 +61,7 @@ pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits) -> Result<Box<
     Ok(authority)
 }
 
-fn authority<B>(request: &mut Request<B>) -> Result<Box<str>, Reject> {
+fn authority<B>(request: &mut Request<B>) -> Result<Authority, Reject> {
     let bad = |detail| Err(reject(StatusCode::BAD_REQUEST, detail));
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = hosts.next();
@@ -55,25 +71,24 @@ fn authority<B>(request: &mut Request<B>) -> Result<Box<str>, Reject> {
     let host = match host {
         None if request.version() >= Version::HTTP_11 => return bad("The request has no Host header."),
         None => None,
-        Some(value) => match value.to_str().ok().filter(|text| parse_host(text).is_ok()) {
+        Some(value) => match value.to_str().ok().and_then(|text| Some((text, parse_host(text).ok()?.host.len()))) {
             None => return bad("The Host header is not valid."),
-            Some(text) => Some(text),
+            some => some,
         },
     };
     let uri = request.uri();
     let Some(scheme) = uri.scheme() else {
-        return Ok(host.unwrap_or_default().into());
+        let (text, host) = host.unwrap_or_default();
+        return Ok(Authority { text: text.into(), host });
     };
     if !matches!(scheme.as_str(), "http" | "https") {
         return bad("The scheme of the request target is neither http nor https.");
     }
     let target = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
-    if parse_host(target).is_err() {
-        return bad("The host in the request target is not valid.");
-    }
-    let target: Box<str> = target.into();
-    if host != Some(&*target)
-        && let Ok(value) = HeaderValue::from_str(&target)
+    let Ok(parsed) = parse_host(target) else { return bad("The host in the request target is not valid.") };
+    let target = Authority { text: target.into(), host: parsed.host.len() };
+    if host.is_none_or(|(text, _)| text != &*target.text)
+        && let Ok(value) = HeaderValue::from_str(&target.text)
     {
         request.headers_mut().insert(HOST, value);
     }

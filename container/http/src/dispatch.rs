@@ -26,7 +26,7 @@ pub(crate) enum Dispatched {
 pub(crate) fn dispatch(
     routes: &Routes,
     request: Request<Body>,
-    authority: Box<str>,
+    authority: check::Authority,
     connection: &Arc<Connection>,
     id: &Arc<str>,
 ) -> Dispatched {
@@ -44,7 +44,7 @@ pub(crate) fn dispatch(
         Ok(path) => path,
         Err(error) => return Dispatched::Answer(page(StatusCode::BAD_REQUEST, &format!("Refused: {error}."))),
     };
-    let host = wharf_mapping::parse_host(&authority).map_or("", |h| h.host);
+    let host = authority.host();
     for _ in 0..TRIES {
         let table = routes.load();
         let route = match table.find(host, &path.decoded) {
@@ -72,6 +72,7 @@ pub(crate) fn dispatch(
         let Some(lease) = route.gate.try_lease() else { continue };
         let counters = route.counters.local().clone();
         counters.begin();
+        let authority = authority.text;
         let exchange =
             Exchange { path: elements, authority, connection: connection.clone(), id: id.clone(), lease, request };
         return Dispatched::Endpoint(route.endpoint.call(exchange), counters);

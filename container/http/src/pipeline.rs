@@ -89,7 +89,7 @@ impl Pipeline {
             }
         };
         if let Some(record) = &mut tail.record {
-            record.host = authority.clone();
+            record.host = authority.text.clone();
         }
 
         if let Some(incoming) = incoming {

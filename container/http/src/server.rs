@@ -120,6 +120,10 @@ impl Server {
                 .enable_all()
                 .max_blocking_threads(16)
                 .thread_name(format!("wharf-files-{index}"))
+                // Whoever else wants this processor goes first: when it comes back, more requests are there to be served in one
+                // go. Measured with the client on the same two processors: 0.98 of plain axum's rate and 1.12 times its
+                // processor time, without it 0.74 and 1.40.
+                .on_thread_park(std::thread::yield_now)
                 .build()?;
             let body = move || runtime.block_on(worker::run(shared, receiver));
             workers.push(std::thread::Builder::new().name(name.clone()).spawn(body)?);

@@ -3,24 +3,55 @@
 //! Measured on two cores with 'hello': the same counters and reference counts, shared, cost a third of all the user time.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// How many there are. More threads than this share.
 const SLOTS: usize = 16;
 
+/// The number of all threads that have none of their own. Those below belong to one living thread each.
+pub const SHARED: usize = 63;
+
+/// A bit for each number that is taken.
+static TAKEN: AtomicU64 = AtomicU64::new(1 << SHARED);
+
 thread_local! {
-    static SLOT: Cell<usize> = const { Cell::new(usize::MAX) };
+    static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
+    static GIVE_BACK: GiveBack = const { GiveBack };
 }
 
-fn slot() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let mut slot = SLOT.get();
-    if slot == usize::MAX {
-        slot = NEXT.fetch_add(1, Ordering::Relaxed) % SLOTS;
-        SLOT.set(slot);
+struct GiveBack;
+
+impl Drop for GiveBack {
+    fn drop(&mut self) {
+        let number = NUMBER.replace(SHARED);
+        if number < SHARED {
+            // Whoever takes it sees what this thread wrote under it.
+            TAKEN.fetch_and(!(1 << number), Ordering::Release);
+        }
     }
-    slot
+}
+
+/// This thread's number: below [`SHARED`] no other living thread has it, and what is kept under it may be changed without
+/// an atomic step. It does not change while the thread lives, but becomes [`SHARED`] when its thread-locals are dropped.
+pub fn number() -> usize {
+    let number = NUMBER.get();
+    if number == usize::MAX { take() } else { number }
+}
+
+#[cold]
+fn take() -> usize {
+    let mut number = SHARED;
+    // A thread that is ending could not give it back.
+    if GIVE_BACK.try_with(|_| ()).is_ok() {
+        let taken = TAKEN.fetch_update(Ordering::Acquire, Ordering::Relaxed, |taken| {
+            let free = taken.trailing_ones();
+            (free < u64::BITS).then(|| taken | (1 << free))
+        });
+        number = taken.map_or(SHARED, |taken| taken.trailing_ones() as usize);
+    }
+    NUMBER.set(number);
+    number
 }
 
 /// Keeps its content on cache lines of its own.
@@ -55,7 +86,7 @@ impl<T> PerThread<T> {
 
     /// This thread's.
     pub fn local(&self) -> &Arc<Alone<T>> {
-        &self.0[slot()]
+        &self.0[number() % SLOTS]
     }
 
     /// All of them.
@@ -79,5 +110,39 @@ impl<T> WeakPerThread<T> {
     /// The values, where they are still there.
     pub fn upgrade(&self) -> Option<PerThread<T>> {
         self.0.upgrade().map(PerThread)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn living_threads_have_numbers_of_their_own_and_give_them_back() {
+        let threads = SHARED + 10;
+        for _ in 0..3 {
+            let all = Barrier::new(threads);
+            let mut numbers: Vec<usize> = std::thread::scope(|scope| {
+                let each = (0..threads).map(|_| {
+                    scope.spawn(|| {
+                        let mine = number();
+                        all.wait();
+                        assert_eq!(number(), mine);
+                        mine
+                    })
+                });
+                let each: Vec<_> = each.collect();
+                each.into_iter().map(|t| t.join().unwrap()).collect()
+            });
+            numbers.retain(|n| *n < SHARED);
+            // The test's own threads may have some.
+            assert!(numbers.len() > SHARED - 20, "{}", numbers.len());
+            let alone = numbers.len();
+            numbers.sort_unstable();
+            numbers.dedup();
+            assert_eq!(numbers.len(), alone);
+        }
     }
 }

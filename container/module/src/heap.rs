@@ -6,9 +6,10 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use wharf_abi::HeapApi;
+use wharf_kernel::per_thread::{SHARED, number};
 
 use libmimalloc_sys as _;
 
@@ -40,8 +41,6 @@ unsafe extern "C" {
     fn mi_realloc_aligned(block: *mut c_void, size: usize, align: usize) -> *mut c_void;
 }
 
-const SLOTS: usize = 32;
-
 /// Bytes allocated less bytes freed by some threads; only the sum of all slots means anything. A cache line of its own.
 #[repr(align(64))]
 #[derive(Default)]
@@ -49,7 +48,7 @@ struct Slot(AtomicI64);
 
 struct Inner {
     mimalloc: *mut c_void,
-    live: [Slot; SLOTS],
+    live: [Slot; SHARED + 1],
     api: HeapApi,
 }
 
@@ -62,19 +61,8 @@ unsafe impl Send for Heap {}
 unsafe impl Sync for Heap {}
 
 thread_local! {
-    static SLOT: Cell<usize> = const { Cell::new(usize::MAX) };
     /// The heap for the module that is being loaded on this thread.
     static LOADING: Cell<*const HeapApi> = const { Cell::new(std::ptr::null()) };
-}
-
-fn slot() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let mut slot = SLOT.get();
-    if slot == usize::MAX {
-        slot = NEXT.fetch_add(1, Ordering::Relaxed) % SLOTS;
-        SLOT.set(slot);
-    }
-    slot
 }
 
 /// Adds to the live bytes of a heap.
@@ -84,7 +72,14 @@ fn slot() -> usize {
 unsafe fn count(heap: *mut (), bytes: i64) {
     // SAFETY: the caller's promise.
     let inner = unsafe { &*heap.cast::<Inner>() };
-    inner.live[slot()].0.fetch_add(bytes, Ordering::Relaxed);
+    let number = number();
+    let live = &inner.live[number.min(SHARED)].0;
+    if number < SHARED {
+        // Nobody else writes here. An atomic addition for each block would cost more than the rest of a small allocation.
+        live.store(live.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
+    } else {
+        live.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 /// Counts a new block of `size` bytes and passes it on.
@@ -193,7 +188,7 @@ impl Heap {
         assert!(!mimalloc.is_null(), "no memory for a heap");
         let inner = Box::into_raw(Box::new(Inner {
             mimalloc,
-            live: Default::default(),
+            live: std::array::from_fn(|_| Slot::default()),
             api: HeapApi { heap: std::ptr::null_mut(), alloc, alloc_zeroed, realloc, free },
         }));
         // SAFETY: just made, not shared yet.

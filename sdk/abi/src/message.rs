@@ -115,6 +115,8 @@ pub struct FfiRequest {
 
 // SAFETY: the head is only read, and its owner may be released on any thread (`FfiRequest::new` asks for it).
 unsafe impl Send for FfiRequest {}
+// SAFETY: by a shared reference the head alone is reached, and that is only read.
+unsafe impl Sync for FfiRequest {}
 
 impl FfiRequest {
     /// A request for the module.

@@ -12,7 +12,7 @@ pub(crate) struct Text {
     pub(crate) text: String,
 }
 
-/// Folders that hold no committed text: build output, version control, state of a container that was run here.
+/// Names of what holds no committed text: build output, version control, state of a container that was run here.
 const SKIPPED: &[&str] = &["target", ".git", ".wharf"];
 
 /// Reads every text file under `root`. Files that are not UTF-8 are left out.
@@ -32,9 +32,13 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<Text>) -> Result<(), String>
         let entry = entry.map_err(|e| failed(folder, e))?;
         let (path, kind) = (entry.path(), entry.file_type().map_err(|e| failed(folder, e))?);
         let name = entry.file_name();
+        if SKIPPED.iter().any(|s| name == *s) {
+            // `.git` is a file in a second working tree.
+            continue;
+        }
         if kind.is_dir() {
             let deployed = folder == root && name == "deploy";
-            if !deployed && !SKIPPED.iter().any(|s| name == *s) {
+            if !deployed {
                 walk(root, &path, files)?;
             }
         } else if kind.is_file() {
