@@ -60,7 +60,19 @@ pub(crate) fn cookie_values<'a>(headers: &'a HeaderMap, name: &'a str) -> impl I
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_cookie_that_was_not_signed_is_believed(value in "[ -~]{0,100}") {
+            let cookies = Cookies::new("R", "", b"0123456789abcdef");
+            let mut headers = HeaderMap::new();
+            headers.insert(COOKIE, format!("R={value}; R=0000000000000001.{value}").parse().unwrap());
+            prop_assert_eq!(cookies.read(&headers), None);
+        }
+    }
 
     #[test]
     fn only_what_was_signed_here_is_believed() {

@@ -101,7 +101,19 @@ impl fmt::Display for Target {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_is_taken_has_a_host_and_a_plain_base(url in "(http|https|unix|ftp)?:?(//)?[ -~é]{0,24}") {
+            if let Ok(target) = Target::parse(&url) {
+                prop_assert!(!target.host.is_empty() && !target.base.ends_with('/') && !target.base.contains('?'));
+                prop_assert!(!target.name().is_empty());
+            }
+        }
+    }
 
     #[test]
     fn urls() {
