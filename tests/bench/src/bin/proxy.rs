@@ -48,7 +48,9 @@ fn cpu(pid: u32) -> Result<f64> {
 }
 
 /// Requests per second, and processor seconds for 100,000 requests.
-fn measure(pid: u32, url: &str, arguments: &Arguments, seconds: u32) -> Result<(f64, f64)> {
+type Measured = (f64, f64);
+
+fn measure(pid: u32, url: &str, arguments: &Arguments, seconds: u32) -> Result<Measured> {
     let before = cpu(pid)?;
     let output = Command::new("wrk")
         .args(["-t", "1", "-c", &arguments.connections.to_string(), "-d", &format!("{seconds}s"), url])
@@ -112,12 +114,12 @@ fn run(arguments: &Arguments) -> Result<()> {
     for (_, pid, url) in &servers {
         measure(*pid, url, arguments, 1)?;
     }
-    let mut rounds: Vec<Vec<(f64, f64)>> = Vec::new();
+    let mut rounds: Vec<Vec<Measured>> = Vec::new();
     for _ in 0..arguments.rounds {
         let round = servers.iter().map(|(_, pid, url)| measure(*pid, url, arguments, arguments.seconds));
         rounds.push(round.collect::<Result<_>>()?);
     }
-    let median = |of: &dyn Fn(&[(f64, f64)]) -> f64| median_and_p99(rounds.iter().map(|r| of(r)).collect()).0;
+    let median = |of: &dyn Fn(&[Measured]) -> f64| median_and_p99(rounds.iter().map(|r| of(r)).collect()).0;
     println!("{} rounds of {} s, {} connections; medians", arguments.rounds, arguments.seconds, arguments.connections);
     for (i, (name, ..)) in servers.iter().enumerate() {
         let (rate, cpu) = (median(&|r| r[i].0), median(&|r| r[i].1));
