@@ -258,16 +258,20 @@ impl Backends {
                 None => self.request(member, out, &activity),
             };
             let began = std::time::Instant::now();
+            let streams = matches!(out.body, Content::Stream(_));
+            let mut timer = conn.take_timer(limit);
             let sent = tokio::select! {
                 biased;
                 sent = conn.send(ready) => sent,
-                () = activity.stalled(limit) => {
+                // A body on its way puts it off, piece by piece.
+                () = async { timer.as_mut().await; if streams { activity.stalled(limit).await } } => {
                     let what = format!("no response in {limit:?}");
                     self.failed(member, &what, true);
                     let again = idempotent && matches!(out.body, Content::Whole(_));
                     return Err(fail(StatusCode::GATEWAY_TIMEOUT, what, again));
                 }
             };
+            conn.put_timer(timer);
             match sent {
                 Ok(response) => {
                     member.state.observe(began.elapsed());

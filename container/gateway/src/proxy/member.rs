@@ -4,6 +4,7 @@
 //! keeps the request when a connection is refused, so that it could not be offered to another backend.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 use wharf_kernel::Body;
 use wharf_kernel::backends::BackendStatus;
 use wharf_kernel::options::ProxyOptions;
@@ -37,13 +39,17 @@ pub(crate) struct Member {
 
 #[derive(Default)]
 struct Pool {
-    idle: Vec<(http1::SendRequest<Body>, Instant)>,
+    idle: Vec<(http1::SendRequest<Body>, Timer, Instant)>,
     shared: Option<http2::SendRequest<Body>>,
 }
 
+/// The timer for the head of a response. It stays with its connection, since setting one later costs next to nothing,
+/// and making one for each request does not.
+pub(crate) type Timer = Option<Pin<Box<Sleep>>>;
+
 /// A connection that a request has.
 pub(crate) enum Conn {
-    H1 { sender: http1::SendRequest<Body>, used: bool },
+    H1 { sender: http1::SendRequest<Body>, used: bool, timer: Timer },
     H2(http2::SendRequest<Body>),
 }
 
@@ -65,6 +71,27 @@ impl Conn {
         match self {
             Self::H1 { sender, .. } => sender.try_send_request(request).await.map_err(lost),
             Self::H2(sender) => sender.try_send_request(request).await.map_err(lost),
+        }
+    }
+
+    /// Its timer, set to go off after `limit`.
+    pub(crate) fn take_timer(&mut self, limit: Duration) -> Pin<Box<Sleep>> {
+        match self {
+            Self::H1 { timer, .. } => match timer.take() {
+                Some(mut timer) => {
+                    timer.as_mut().reset(tokio::time::Instant::now() + limit);
+                    timer
+                }
+                None => Box::pin(tokio::time::sleep(limit)),
+            },
+            Self::H2(_) => Box::pin(tokio::time::sleep(limit)),
+        }
+    }
+
+    /// Gives it back for the next request.
+    pub(crate) fn put_timer(&mut self, unused: Pin<Box<Sleep>>) {
+        if let Self::H1 { timer, .. } = self {
+            *timer = Some(unused);
         }
     }
 
@@ -127,15 +154,15 @@ impl Member {
             {
                 return Ok(Conn::H2(shared.clone()));
             }
-            while let Some((sender, since)) = pool.idle.pop() {
+            while let Some((sender, timer, since)) = pool.idle.pop() {
                 // One that is not ready yet is on its way to be closed: what was read of it was complete.
                 if sender.is_ready() && since.elapsed() < self.keep_alive {
-                    return Ok(Conn::H1 { sender, used: true });
+                    return Ok(Conn::H1 { sender, used: true, timer });
                 }
             }
         }
         match tokio::time::timeout(self.connect_timeout, self.connector.open()).await {
-            Ok(Ok(Opened::H1(sender))) => Ok(Conn::H1 { sender, used: false }),
+            Ok(Ok(Opened::H1(sender))) => Ok(Conn::H1 { sender, used: false, timer: None }),
             Ok(Ok(Opened::H2(sender))) => {
                 self.pool().shared = Some(sender.clone());
                 Ok(Conn::H2(sender))
@@ -149,12 +176,12 @@ impl Member {
 
     /// Keeps a connection whose response was read to its end.
     pub(crate) fn give_back(&self, conn: Conn) {
-        if let Conn::H1 { sender, .. } = conn
+        if let Conn::H1 { sender, timer, .. } = conn
             && !sender.is_closed()
         {
             let mut pool = self.pool();
             if pool.idle.len() < self.max_idle {
-                pool.idle.push((sender, Instant::now()));
+                pool.idle.push((sender, timer, Instant::now()));
             }
         }
     }
@@ -163,7 +190,7 @@ impl Member {
     pub(crate) fn sweep(&self, all: bool) {
         for pool in self.pools.iter() {
             let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
-            pool.idle.retain(|(sender, since)| !all && !sender.is_closed() && since.elapsed() < self.keep_alive);
+            pool.idle.retain(|(sender, _, since)| !all && !sender.is_closed() && since.elapsed() < self.keep_alive);
             if all {
                 pool.shared = None;
             }
