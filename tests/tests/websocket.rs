@@ -1,7 +1,6 @@
 //! WebSocket and other upgrades: the opening handshake, frames that are right and wrong, and what becomes of open
 //! connections when an application goes.
 
-use std::io;
 use std::time::Duration;
 
 use rustix::process::Signal;
