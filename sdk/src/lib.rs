@@ -14,8 +14,10 @@ mod blocking;
 mod body;
 mod cancel;
 mod chain;
+mod charset;
 mod client;
 mod context;
+mod cookies;
 mod dispatch;
 mod dispatch_error;
 mod dispatch_state;
@@ -42,24 +44,31 @@ mod layer;
 mod link;
 mod listener;
 mod local;
+mod locale;
 #[allow(unsafe_code)]
 mod log;
 mod merge;
 mod mount;
+mod multipart;
 #[cfg(any(feature = "axum", feature = "serve"))]
 mod on_upgrade;
 mod parameters;
+mod part;
+mod path_parameters;
 mod pattern;
 mod request;
+mod request_content;
+mod request_headers;
 mod response;
+mod response_rules;
 mod running;
 #[cfg(feature = "serve")]
 mod serve;
 mod servlet;
 mod servlet_mapping;
-mod web;
 mod tunnel;
 mod upgrade;
+mod web;
 #[cfg(feature = "websocket")]
 mod websocket;
 
@@ -73,6 +82,7 @@ pub use cancel::{Cancelled, ClientGone};
 pub use client::{TestClient, TestClientBuilder, TestRequest, TestResponse};
 pub use context::ServletContext;
 pub use cookie;
+pub use cookies::{Nameless, parse_cookies};
 pub use dispatch_error::{DispatchError, MAX_DISPATCH_DEPTH};
 pub use dispatch_state::DispatchPath;
 #[doc(hidden)]
@@ -94,9 +104,14 @@ pub use listener::{
     ContextAttributeEvent, ContextAttributeListener, ContextListener, RequestAttributeEvent, RequestAttributeListener,
     RequestEvent, RequestListener,
 };
+pub use multipart::{Multipart, MultipartConfig, PartStream};
 pub use parameters::{MAX_PARAMETERS, Parameters};
+pub use part::{Part, Parts};
+pub use path_parameters::PathParameter;
 pub use pattern::IntoPatterns;
-pub use request::{DEFAULT_CONTENT_LIMIT, Request};
+pub use request::Request;
+pub use request_content::DEFAULT_CONTENT_LIMIT;
+pub use request_headers::UrlEncoder;
 pub use response::{IntoResponse, Response};
 #[cfg(feature = "serve")]
 pub use serve::{serve, serve_until};
