@@ -37,6 +37,7 @@ pub struct ServletContext {
     trial: bool,
     attributes: RwLock<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     link: Link,
+    temp: OnceLock<TempDir>,
     draining: watch::Sender<bool>,
 }
 
