@@ -94,6 +94,9 @@ pub(crate) struct DevArgs {
     /// Build with optimisations [default: as this program was built, inside its own workspace]
     #[arg(long)]
     pub(crate) release: bool,
+    /// Serve with TLS and HTTP/2, with a certificate for localhost that is made and kept in the state folder
+    #[arg(long)]
+    pub(crate) tls: bool,
 }
 
 #[derive(Debug, Args)]

@@ -12,6 +12,7 @@ mod dev_build;
 mod dev_folders;
 mod explain;
 mod failure;
+mod local_certificate;
 mod meta;
 mod new;
 mod out;

@@ -44,6 +44,7 @@ mod layer;
 mod link;
 mod listener;
 mod local;
+mod local_sessions;
 mod locale;
 #[allow(unsafe_code)]
 mod log;
@@ -59,6 +60,10 @@ mod pattern;
 mod request;
 mod request_content;
 mod request_headers;
+#[cfg(feature = "resources")]
+mod resource_root;
+#[cfg(feature = "resources")]
+mod resources;
 mod response;
 mod response_rules;
 mod running;
@@ -66,6 +71,8 @@ mod running;
 mod serve;
 mod servlet;
 mod servlet_mapping;
+mod session;
+mod session_listener;
 mod tunnel;
 mod upgrade;
 mod web;
@@ -112,11 +119,15 @@ pub use pattern::IntoPatterns;
 pub use request::Request;
 pub use request_content::DEFAULT_CONTENT_LIMIT;
 pub use request_headers::UrlEncoder;
+#[cfg(feature = "resources")]
+pub use resources::Resources;
 pub use response::{IntoResponse, Response};
 #[cfg(feature = "serve")]
 pub use serve::{serve, serve_until};
 pub use servlet::{Servlet, ServletConfig};
 pub use servlet_mapping::ServletMapping;
+pub use session::{Session, SessionKey};
+pub use session_listener::SessionListener;
 pub use upgrade::Upgraded;
 #[cfg(feature = "websocket")]
 pub use websocket::{

@@ -91,7 +91,7 @@ impl Parameters {
     }
 }
 
-pub(crate) fn split(pair: &[u8]) -> (&[u8], &[u8]) {
+fn split(pair: &[u8]) -> (&[u8], &[u8]) {
     match pair.iter().position(|byte| *byte == b'=') {
         Some(at) => (&pair[..at], &pair[at + 1..]),
         None => (pair, b""),

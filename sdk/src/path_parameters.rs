@@ -1,7 +1,7 @@
 //! Path parameters: `;name=value` after the segments of a path.
 
 use crate::Error;
-use crate::parameters::{decode_in, split};
+use crate::parameters::decode_in;
 
 /// One `;name=value` of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,12 +23,11 @@ pub(crate) fn parse(path: &str) -> Result<Vec<PathParameter>, Error> {
     let decoded = |text| decode_in(text, crate::charset::Charset::Utf8, false).ok_or_else(bad);
     let mut parameters = Vec::new();
     for (segment, text) in path.strip_prefix('/').unwrap_or(path).split('/').enumerate() {
-        for parameter in text.split(';').skip(1).filter(|parameter| !parameter.is_empty()) {
-            let (name, value) = split(parameter.as_bytes());
+        for (name, value) in wharf_mapping::path_params(text) {
             parameters.push(PathParameter {
                 segment,
-                name: decoded(name)?.into_owned(),
-                value: decoded(value)?.into_owned(),
+                name: decoded(name.as_bytes())?.into_owned(),
+                value: decoded(value.as_bytes())?.into_owned(),
             });
         }
     }

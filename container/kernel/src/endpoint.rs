@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::{Body, ContextPath, Lease};
+use bytes::Bytes;
+
+use crate::session::SessionSlot;
+use crate::{Body, ContextPath, Lease, Version};
 
 /// Facts about a connection, shared by all its requests.
 #[derive(Debug, Clone)]
@@ -18,13 +21,33 @@ pub struct Connection {
     pub secure: bool,
     /// `remote` as text, made once for all requests; empty without one.
     pub remote_text: Box<str>,
+    /// What TLS agreed on, where the connection is encrypted.
+    pub tls: Option<Arc<TlsFacts>>,
+}
+
+/// What a TLS handshake agreed on (Servlet 6.1, section 3.9 names the attributes that come from it).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// The cipher suite by its name in the IANA registry.
+    pub cipher: Box<str>,
+    /// The name that the client asked for, in lower case (SNI).
+    pub server_name: Option<Box<str>>,
+    /// The certificate that the client proved to have the key of, in DER. It was checked against the trusted authorities.
+    pub client_certificate_der: Option<Bytes>,
 }
 
 impl Connection {
     /// A connection between these two.
     pub fn new(remote: Option<SocketAddr>, local: Option<SocketAddr>, secure: bool) -> Self {
         let text = |addr: Option<SocketAddr>| addr.map_or_else(Box::default, |a| a.to_string().into_boxed_str());
-        Self { remote, local, secure, remote_text: text(remote) }
+        Self { remote, local, secure, remote_text: text(remote), tls: None }
+    }
+
+    /// An encrypted connection between these two.
+    pub fn encrypted(remote: Option<SocketAddr>, local: Option<SocketAddr>, facts: TlsFacts) -> Self {
+        Self { tls: Some(Arc::new(facts)), ..Self::new(remote, local, true) }
     }
 }
 
@@ -84,6 +107,8 @@ pub struct Exchange {
     pub id: Arc<str>,
     /// What keeps the generation alive. The endpoint moves it into the response body.
     pub lease: Lease,
+    /// Its session, once it is open. Costs nothing until then.
+    pub session: SessionSlot,
 }
 
 /// The future of a response.
@@ -93,4 +118,11 @@ pub type ResponseFuture = Pin<Box<dyn Future<Output = http::Response<Body>> + Se
 pub trait Endpoint: Send + Sync + 'static {
     /// Answers one request.
     fn call(&self, exchange: Exchange) -> ResponseFuture;
+
+    /// The version of the application in which this request's session began. Asked only where several versions serve one
+    /// context.
+    fn session_version(&self, request: &http::Request<Body>) -> Option<Version> {
+        let _ = request;
+        None
+    }
 }
