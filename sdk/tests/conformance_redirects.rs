@@ -147,7 +147,11 @@ fn what_can_not_be_sent_is_an_error_the_application_sees() {
         ("a length of a stream", stream().with_content_length(3), true),
         ("a date", text().date_header("expires", SystemTime::UNIX_EPOCH), true),
         ("a date before 1970", text().date_header("expires", long_ago), false),
-        ("a date after 9999", text().date_header("expires", SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40)), false),
+        (
+            "a date after 9999",
+            text().date_header("expires", SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40)),
+            false,
+        ),
         ("a number", text().int_header("age", 3), true),
         ("a charset", Response::text_in("text/plain", "ISO-8859-1", "\u{fc}"), true),
         ("an unknown charset", Response::text_in("text/plain", "klingon", "x"), false),
@@ -163,7 +167,11 @@ fn what_can_not_be_sent_is_an_error_the_application_sees() {
         ("a line feed in a header", text().add_header("x", "a\nb"), false),
         ("a blank in a name", text().header("a b", "x"), false),
     ] {
-        assert_eq!(result.as_ref().map_err(Error::status).err(), (!good).then_some(StatusCode::INTERNAL_SERVER_ERROR), "{rule}");
+        assert_eq!(
+            result.as_ref().map_err(Error::status).err(),
+            (!good).then_some(StatusCode::INTERNAL_SERVER_ERROR),
+            "{rule}"
+        );
     }
 }
 
