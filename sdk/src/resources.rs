@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode, Uri};
 use tower_http::services::ServeDir;
 use tower_http::services::fs::DefaultServeDirFallback;
 use tower_service::Service as _;
 use wharf_mapping::is_private;
 
+use crate::resource_range;
 use crate::resource_root::ResourceRoot;
 use crate::{App, Body, BoxError, Error, Request, Response, Servlet, ServletConfig};
 
@@ -83,24 +84,50 @@ impl Resources {
         let target = format!("{}{path}{query}", if path.starts_with('/') { "" } else { "/" });
         let target: Uri = target.parse().map_err(|_| Error::bad_request("not a path of a file"))?;
 
-        let mut files = open.files.clone();
         if path.is_empty() {
             // The folder itself, by its name without a slash.
             let location = format!("{}{prefix}/{query}", request.context_path());
             return Response::redirect(&location);
         }
-        files = files.redirect_path_prefix(format!("{}{prefix}", request.context_path()));
-        let mut asked = http::Request::new(Body::empty());
-        if *request.method() == Method::HEAD {
-            *asked.method_mut() = Method::HEAD;
+        let files = open.files.clone().redirect_path_prefix(format!("{}{prefix}", request.context_path()));
+        let mut headers = request.headers().clone();
+        let is_head = *request.method() == Method::HEAD;
+        if resource_range::prepare(&mut headers, is_head) {
+            let mut plain = headers.clone();
+            for name in CONDITIONS {
+                plain.remove(name);
+            }
+            let file = ask(files.clone(), Method::HEAD, target.clone(), plain).await;
+            resource_range::settle(&mut headers, file.headers());
         }
-        *asked.uri_mut() = target;
-        *asked.headers_mut() = request.headers().clone();
-        let answer = match files.call(asked).await {
-            Ok(answer) => answer,
-            Err(never) => match never {},
-        };
-        Ok(dressed(Response::from(answer), open.cache_control.as_ref()))
+        let answer = ask(files, if is_head { Method::HEAD } else { Method::GET }, target, headers).await;
+        Ok(dressed(answer, open.cache_control.as_ref()))
+    }
+}
+
+/// What makes an answer one without the file.
+const CONDITIONS: [header::HeaderName; 6] = [
+    header::RANGE,
+    header::IF_RANGE,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+];
+
+async fn ask(
+    mut files: ServeDir<DefaultServeDirFallback, ResourceRoot>,
+    method: Method,
+    target: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let mut asked = http::Request::new(Body::empty());
+    *asked.method_mut() = method;
+    *asked.uri_mut() = target;
+    *asked.headers_mut() = headers;
+    match files.call(asked).await {
+        Ok(answer) => answer.into(),
+        Err(never) => match never {},
     }
 }
 

@@ -129,6 +129,13 @@ const RANGES: &[(&str, u16, &str, &str)] = &[
     // Beyond the end (section 15.5.17).
     ("bytes=10-", 416, "bytes */10", ""),
     ("bytes=100-200", 416, "bytes */10", ""),
+    ("bytes=-0", 416, "bytes */10", ""),
+    // Not a range (section 14.2): all of it.
+    ("bytes=5-4", 200, "", "0123456789"),
+    ("bytes=a-b", 200, "", "0123456789"),
+    ("bytes=-", 200, "", "0123456789"),
+    ("items=0-3", 200, "", "0123456789"),
+    ("0-3", 200, "", "0123456789"),
     // Several ranges are answered with all of it, as a server may (section 14.2).
     ("bytes=0-1,3-4", 200, "", "0123456789"),
     ("bytes=0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0", 200, "", "0123456789"),
@@ -141,6 +148,8 @@ async fn ranges() {
     for (range, status, content_range, content) in RANGES {
         let answer = client.get("/digits.txt").header("range", range).send().await;
         assert_eq!(answer.status(), *status, "{range}");
+        let head = client.request(wharf_sdk::Method::HEAD, "/digits.txt").header("range", range).send().await;
+        assert_eq!((head.status().as_u16(), head.header("content-length")), (200, Some("10")), "{range}");
         assert_eq!(answer.header("content-range").unwrap_or_default(), *content_range, "{range}");
         if *status != 416 {
             assert_eq!(answer.text().await, *content, "{range}");
@@ -177,6 +186,9 @@ async fn conditional_requests() {
         (&[("if-unmodified-since", old)], 412),
         // A part of another file is no use: all of it (section 13.1.5).
         (&[("range", "bytes=0-1"), ("if-range", &date)], 206),
+        (&[("range", "bytes=-100"), ("if-range", &date)], 206),
+        (&[("range", "bytes=-100"), ("if-range", old)], 200),
+        (&[("if-range", old)], 200),
         (&[("range", "bytes=0-1"), ("if-range", old)], 200),
         (&[("range", "bytes=0-1"), ("if-range", other)], 200),
         (&[("range", "bytes=0-1"), ("if-none-match", &tag)], 304),
