@@ -85,13 +85,14 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     let modules = ModuleLauncher::new(modules, server.workers())
         .map_err(|e| format!("state folder '{}': {e}", settings.state_dir.display()))?;
     let fastcgi = Arc::new(FastCgi);
+    let proxy = Proxy::new().map_err(|e| format!("no random numbers: {e}"))?;
     let launchers: wharf_deployer::Launchers = vec![
         (Kind::Module, Arc::new(modules)),
         (Kind::Static, Arc::new(StaticSite)),
         (Kind::Cgi, Arc::new(Cgi::default())),
         (Kind::Fastcgi, fastcgi.clone()),
         (Kind::Aspnet, fastcgi),
-        (Kind::Proxy, Arc::new(Proxy)),
+        (Kind::Proxy, Arc::new(proxy.clone())),
     ];
 
     // 5. The deployer: from here on applications come up.
@@ -115,6 +116,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
             let stop = stop.clone();
             move || stop.notify_one()
         }),
+        backends: Arc::new(proxy),
         info: Arc::new(Info {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -223,6 +225,14 @@ fn access_log(log: &settings::AccessLog) -> Result<Option<Arc<AccessLog>>, Strin
     AccessLog::start(config).map(|log| Some(Arc::new(log))).map_err(text)
 }
 
+fn listen(listen: &settings::Listen) -> Listen {
+    match listen {
+        settings::Listen::Tcp(addr) => Listen::Tcp(*addr),
+        settings::Listen::Tls(addr) => Listen::Tls(*addr),
+        settings::Listen::Unix(path) => Listen::Unix(path.clone()),
+    }
+}
+
 fn server_config(settings: &Settings) -> Result<ServerConfig, String> {
     let defaults = ServerConfig::default();
     let server = &settings.server;
@@ -234,15 +244,8 @@ fn server_config(settings: &Settings) -> Result<ServerConfig, String> {
         tls = Some(loaded);
     }
     Ok(ServerConfig {
-        listen: server
-            .listen
-            .iter()
-            .map(|listen| match listen {
-                settings::Listen::Tcp(addr) => Listen::Tcp(*addr),
-                settings::Listen::Tls(addr) => Listen::Tls(*addr),
-                settings::Listen::Unix(path) => Listen::Unix(path.clone()),
-            })
-            .collect(),
+        listen: server.listen.iter().map(listen).collect(),
+        proxy_protocol: server.proxy_protocol.iter().map(listen).collect(),
         workers: server.workers.unwrap_or(defaults.workers),
         limits: Limits {
             connections: limits.max_connections.min(defaults.limits.connections),
@@ -262,6 +265,7 @@ fn server_config(settings: &Settings) -> Result<ServerConfig, String> {
             keep_alive_requests: limits.keep_alive_requests,
             connections_per_address: limits.connections_per_address,
             http2: server.http2.clone(),
+            trusted_proxies: server.trusted_proxies.iter().map(settings::Network::net).collect(),
             ..defaults.limits
         },
         tls,

@@ -60,7 +60,7 @@ fn main() -> std::io::Result<()> {
         protect: None,
     });
     let listen = vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))];
-    let server = Server::start(&ServerConfig { listen, workers, limits: Limits::default(), tls: None }, pipeline)?;
+    let server = Server::start(&ServerConfig { listen, workers, ..ServerConfig::default() }, pipeline)?;
     server.accept();
     println!("listening on {}", server.bound()[0]);
     loop {

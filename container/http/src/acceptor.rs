@@ -20,19 +20,20 @@ use crate::worker::{Command, Shared, Socket};
 
 /// An open listener.
 pub(crate) enum Listener {
-    Tcp(TcpListener),
-    Tls(TcpListener, Arc<Tls>),
+    /// With true where connections begin with a PROXY protocol header.
+    Tcp(TcpListener, bool),
+    Tls(TcpListener, bool, Arc<Tls>),
     Unix(UnixListener, PathBuf),
 }
 
 impl Listener {
     /// Opens it. Needs a runtime's context.
-    pub(crate) fn bind(listen: &Listen, tls: Option<&Arc<Tls>>) -> io::Result<Self> {
+    pub(crate) fn bind(listen: &Listen, proxy_protocol: bool, tls: Option<&Arc<Tls>>) -> io::Result<Self> {
         match listen {
-            Listen::Tcp(addr) => Ok(Self::Tcp(tcp(*addr)?)),
+            Listen::Tcp(addr) => Ok(Self::Tcp(tcp(*addr)?, proxy_protocol)),
             Listen::Tls(addr) => {
                 let tls = tls.ok_or_else(|| io::Error::other("no certificate is configured"))?;
-                Ok(Self::Tls(tcp(*addr)?, tls.clone()))
+                Ok(Self::Tls(tcp(*addr)?, proxy_protocol, tls.clone()))
             }
             Listen::Unix(path) => {
                 remove_stale(path)?;
@@ -43,27 +44,22 @@ impl Listener {
 
     pub(crate) fn bound(&self) -> io::Result<Bound> {
         Ok(match self {
-            Self::Tcp(listener) => Bound::Tcp(listener.local_addr()?),
-            Self::Tls(listener, _) => Bound::Tls(listener.local_addr()?),
+            Self::Tcp(listener, _) => Bound::Tcp(listener.local_addr()?),
+            Self::Tls(listener, ..) => Bound::Tls(listener.local_addr()?),
             Self::Unix(_, path) => Bound::Unix(path.clone()),
         })
     }
 
     async fn accept(&self) -> io::Result<(Socket, Option<IpAddr>)> {
-        let (listener, tls) = match self {
-            Self::Tcp(listener) => (listener, None),
-            Self::Tls(listener, tls) => (listener, Some(tls)),
+        let (listener, proxy_protocol, tls) = match self {
+            Self::Tcp(listener, proxy_protocol) => (listener, *proxy_protocol, None),
+            Self::Tls(listener, proxy_protocol, tls) => (listener, *proxy_protocol, Some(tls.clone())),
             Self::Unix(listener, _) => return Ok((Socket::Unix(listener.accept().await?.0.into_std()?), None)),
         };
         let (stream, peer) = listener.accept().await?;
         // Without it a small response can wait for the client's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
-        let stream = stream.into_std()?;
-        let socket = match tls {
-            None => Socket::Tcp(stream),
-            Some(tls) => Socket::Tls(stream, tls.clone()),
-        };
-        Ok((socket, Some(peer.ip())))
+        Ok((Socket::Tcp { stream: stream.into_std()?, proxy_protocol, tls }, Some(peer.ip())))
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Limits {
     pub keep_alive_after_chunked: bool,
     /// HTTP/2.
     pub http2: Http2,
+    /// Whose word about the client is taken. Default: nobody's.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
 }
 
 impl Default for Limits {
@@ -78,6 +80,7 @@ impl Default for Limits {
             drain_time: Duration::from_secs(5),
             keep_alive_after_chunked: false,
             http2: Http2::default(),
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -98,6 +101,8 @@ pub enum Listen {
 pub struct ServerConfig {
     /// Where to listen.
     pub listen: Vec<Listen>,
+    /// Those of `listen` whose connections begin with a PROXY protocol header.
+    pub proxy_protocol: Vec<Listen>,
     /// Worker threads, at least 1. Default: one for each processor available.
     pub workers: usize,
     /// Limits; of these only those of connections are read here, the others from
@@ -111,6 +116,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
+            proxy_protocol: Vec::new(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             limits: Limits::default(),
             tls: None,

@@ -23,7 +23,7 @@ use crate::request_body::{Progress, RequestBody, drain};
 use crate::response::{self, Asked};
 use crate::response_body::{ResponseBody, Tail};
 use crate::worker::Shared;
-use crate::{Limits, Protect, check, error_page};
+use crate::{Limits, Protect, check, error_page, forwarded};
 
 /// What all requests share.
 pub struct Pipeline {
@@ -51,6 +51,8 @@ impl Pipeline {
         request: Request<Incoming>,
     ) -> Answering {
         let this = &*worker.pipeline;
+        // Who asks: behind a trusted proxy, whom it says.
+        let connection = &forwarded::resolve(&this.limits.trusted_proxies, connection, request.headers());
         // 1. The clock and the record first, so that whatever happens below is timed and written down.
         let began = Instant::now();
         let record = this.access.enabled().then(|| Box::new(record(&request, connection, &id)));

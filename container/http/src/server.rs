@@ -106,7 +106,9 @@ impl Server {
         {
             let _context = runtime.enter();
             for listen in &config.listen {
-                let listener = Listener::bind(listen, config.tls.as_ref()).map_err(|e| naming(&e, listen))?;
+                let proxy_protocol = config.proxy_protocol.contains(listen);
+                let listener = Listener::bind(listen, proxy_protocol, config.tls.as_ref());
+                let listener = listener.map_err(|e| naming(&e, listen))?;
                 bound.push(listener.bound()?);
                 listeners.push(listener);
             }

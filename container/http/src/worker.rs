@@ -22,14 +22,19 @@ use crate::acceptor::Pass;
 use crate::clock::{self, Coarse, Slot};
 use crate::link::{Link, Linked};
 use crate::paced::Paced;
+use crate::proxy_protocol::introduced;
 use crate::request_id::RequestIds;
 use crate::tls::{self, Tls};
 use crate::{Pipeline, http2, pipeline};
 
 /// An accepted socket.
 pub(crate) enum Socket {
-    Tcp(std::net::TcpStream),
-    Tls(std::net::TcpStream, Arc<Tls>),
+    Tcp {
+        stream: std::net::TcpStream,
+        /// Whether it begins with a PROXY protocol header.
+        proxy_protocol: bool,
+        tls: Option<Arc<Tls>>,
+    },
     Unix(std::os::unix::net::UnixStream),
 }
 
@@ -179,18 +184,15 @@ pub(crate) async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiv
                 next += 1;
                 let guard = Guard { shared: shared.clone(), key: next, _pass: pass };
                 match socket {
-                    Socket::Tcp(stream) => {
+                    Socket::Tcp { stream, proxy_protocol, tls } => {
                         let connection = Connection::new(stream.peer_addr().ok(), stream.local_addr().ok(), false);
                         let Ok(stream) = TcpStream::from_std(stream) else { continue };
-                        if shared.pipeline.limits.http2.cleartext {
-                            tokio::spawn(serve_either(stream, connection, guard));
-                        } else {
-                            tokio::spawn(serve(stream, connection, guard));
+                        match tls {
+                            None if !proxy_protocol && !shared.pipeline.limits.http2.cleartext => {
+                                tokio::spawn(serve(stream, connection, guard));
+                            }
+                            tls => _ = tokio::spawn(serve_tcp(stream, connection, proxy_protocol, tls, guard)),
                         }
-                    }
-                    Socket::Tls(stream, tls) => {
-                        let Ok(stream) = TcpStream::from_std(stream) else { continue };
-                        tokio::spawn(serve_tls(stream, tls, guard));
                     }
                     Socket::Unix(stream) => {
                         let Ok(stream) = tokio::net::UnixStream::from_std(stream) else { continue };
@@ -236,9 +238,32 @@ impl Guard {
     }
 }
 
+/// Serves a connection that does not simply begin with a request of HTTP/1.
+async fn serve_tcp(
+    stream: TcpStream,
+    connection: Connection,
+    proxy_protocol: bool,
+    tls: Option<Arc<Tls>>,
+    guard: Guard,
+) {
+    let (mut stream, mut connection) = (stream, connection);
+    if proxy_protocol {
+        let trusted = guard.shared.pipeline.limits.trusted_proxies.clone();
+        match guard.unless_drained(introduced(stream, connection, &trusted)).await {
+            Some(Some(introduced)) => (stream, connection) = introduced,
+            _ => return,
+        }
+    }
+    match tls {
+        Some(tls) => serve_tls(stream, connection, tls, guard).await,
+        None if guard.shared.pipeline.limits.http2.cleartext => serve_either(stream, connection, guard).await,
+        None => serve(stream, connection, guard).await,
+    }
+}
+
 /// Makes the handshake, then serves the protocol that was agreed on (ALPN, RFC 7301).
-async fn serve_tls(stream: TcpStream, tls: Arc<Tls>, guard: Guard) {
-    let (remote, local) = (stream.peer_addr().ok(), stream.local_addr().ok());
+async fn serve_tls(stream: TcpStream, connection: Connection, tls: Arc<Tls>, guard: Guard) {
+    let remote = connection.remote;
     let handshake = timeout(tls.handshake_timeout(), tokio_rustls::TlsAcceptor::from(tls.config()).accept(stream));
     let Some(result) = guard.unless_drained(handshake).await else { return };
     let stream = match result {
@@ -254,7 +279,7 @@ async fn serve_tls(stream: TcpStream, tls: Arc<Tls>, guard: Guard) {
     };
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
-    let connection = Connection::encrypted(remote, local, tls::facts(session));
+    let connection = connection.encrypted(tls::facts(session));
     if http2 { http2::serve(stream, connection, guard).await } else { serve(stream, connection, guard).await }
 }
 

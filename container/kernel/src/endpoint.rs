@@ -13,11 +13,15 @@ use crate::{Body, ContextPath, Lease, Version};
 /// Facts about a connection, shared by all its requests.
 #[derive(Debug, Clone)]
 pub struct Connection {
-    /// The peer, `None` on a Unix socket.
+    /// The client: what a trusted proxy says of it, else the peer. `None` on a Unix socket.
     pub remote: Option<SocketAddr>,
+    /// The other end of the connection itself, `None` on a Unix socket.
+    pub peer: Option<SocketAddr>,
+    /// Whether the peer is a proxy that is trusted to say whom it speaks for in header fields.
+    pub trusted: bool,
     /// The address the connection was accepted on, `None` on a Unix socket.
     pub local: Option<SocketAddr>,
-    /// True when the connection itself is encrypted.
+    /// True when the connection itself, or the one that a trusted proxy speaks for, is encrypted.
     pub secure: bool,
     /// `remote` as text, made once for all requests; empty without one.
     pub remote_text: Box<str>,
@@ -42,12 +46,20 @@ impl Connection {
     /// A connection between these two.
     pub fn new(remote: Option<SocketAddr>, local: Option<SocketAddr>, secure: bool) -> Self {
         let text = |addr: Option<SocketAddr>| addr.map_or_else(Box::default, |a| a.to_string().into_boxed_str());
-        Self { remote, local, secure, remote_text: text(remote), tls: None }
+        Self { remote, peer: remote, trusted: false, local, secure, remote_text: text(remote), tls: None }
     }
 
-    /// An encrypted connection between these two.
-    pub fn encrypted(remote: Option<SocketAddr>, local: Option<SocketAddr>, facts: TlsFacts) -> Self {
-        Self { tls: Some(Arc::new(facts)), ..Self::new(remote, local, true) }
+    /// The same connection, encrypted.
+    #[must_use]
+    pub fn encrypted(self, facts: TlsFacts) -> Self {
+        Self { tls: Some(Arc::new(facts)), secure: true, ..self }
+    }
+
+    /// The same connection, whose peer is a trusted proxy and speaks for this client. What TLS agreed on with the proxy is
+    /// not said of the client.
+    #[must_use]
+    pub fn behind(&self, remote: Option<SocketAddr>, secure: bool) -> Self {
+        Self { peer: self.peer, trusted: true, ..Self::new(remote, self.local, secure) }
     }
 }
 

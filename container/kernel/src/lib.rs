@@ -5,6 +5,7 @@
 pub mod access;
 pub mod admin;
 pub mod app;
+pub mod backends;
 pub mod body;
 pub mod counters;
 pub mod drain;

@@ -90,6 +90,16 @@ impl Settings {
         if self.server.listen.is_empty() {
             return Err(("server.listen".into(), "give at least one address, as \"127.0.0.1:8080\"".into()));
         }
+        if let Some(other) = self.server.proxy_protocol.iter().find(|l| !self.server.listen.contains(l)) {
+            let what = format!("'{other}' is not one of server.listen: write it as it stands there");
+            return Err(("server.proxy_protocol".into(), what));
+        }
+        if self.server.proxy_protocol.iter().any(|l| matches!(l, Listen::Tcp(_)))
+            && self.server.trusted_proxies.is_empty()
+        {
+            let what = "needs server.trusted_proxies: nobody else's header would be believed";
+            return Err(("server.proxy_protocol".into(), what.into()));
+        }
         for (key, value) in [
             ("deploy.parallel", self.deploy.parallel),
             ("server.workers", self.server.workers),
@@ -138,6 +148,14 @@ pub struct Server {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub drain_timeout: Duration,
+    /// Addresses and networks of proxies that are believed when they say whom they speak for, by X-Forwarded-For, Forwarded
+    /// or the PROXY protocol: `["10.0.0.0/8", "::1"]`. Default none.
+    #[schemars(with = "Vec<String>")]
+    pub trusted_proxies: Vec<Network>,
+    /// Those of `listen` whose connections must begin with a PROXY protocol header. Default none.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany")]
+    pub proxy_protocol: Vec<Listen>,
     /// Limits on requests.
     pub limits: Limits,
     /// HTTP/2.
@@ -150,6 +168,8 @@ impl Default for Server {
             listen: vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080)))],
             workers: None,
             drain_timeout: Duration::from_secs(30),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: Vec::new(),
             limits: Limits::default(),
             http2: Http2::default(),
         }
@@ -430,6 +450,7 @@ impl<'de> Deserialize<'de> for Listen {
     }
 }
 
+/// Networks, and addresses that stand for themselves.
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Listen>, D::Error> {
     struct OneOrMany;
     impl<'de> Visitor<'de> for OneOrMany {
@@ -493,6 +514,8 @@ mod tests {
             ("[[host]]\nname = \"a\"\ndefault = true\n[[host]]\nname = \"b\"\ndefault = true", "host"),
             ("[[host]]\nname = \"a b\"", "host"),
             ("server.listen = []", "server.listen"),
+            ("server.proxy_protocol = \":1\"", "server.proxy_protocol"),
+            ("server.listen = \":1\"\nserver.proxy_protocol = \":1\"", "server.proxy_protocol"),
             ("deploy.parallel = 0", "deploy.parallel"),
             ("server.listen = \"https://:443\"", "server.listen"),
             ("tls.client_auth = \"required\"", "tls.client_auth"),

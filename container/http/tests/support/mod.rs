@@ -122,8 +122,12 @@ pub fn start_with(limits: Limits, routes: Vec<Arc<Route>>) -> Running {
         limits: limits.clone(),
         protect: None,
     });
-    let config =
-        ServerConfig { listen: vec![Listen::Tcp("127.0.0.1:0".parse().unwrap())], workers: 2, limits, tls: None };
+    let config = ServerConfig {
+        listen: vec![Listen::Tcp("127.0.0.1:0".parse().unwrap())],
+        workers: 2,
+        limits,
+        ..ServerConfig::default()
+    };
     let server = Server::start(&config, pipeline.clone()).unwrap();
     server.accept();
     let Bound::Tcp(addr) = server.bound()[0].clone() else { panic!("a TCP listener") };

@@ -10,7 +10,9 @@ mod web;
 pub use cgi::CgiOptions;
 pub use fastcgi::FastCgiOptions;
 pub use init::InitValue;
-pub use proxy::ProxyOptions;
+pub use proxy::{
+    Backend, Eject, HashKey, Health, HostHeader, Policy, ProcessListen, Protocol, ProxyOptions, Retry, Sticky, Tls,
+};
 pub use session::{SameSite, SessionOptions, SessionSettings, SessionStore};
 pub use web::{Dispatch, ErrorPageOptions, FilterOptions, ServletOptions, WebOptions};
 

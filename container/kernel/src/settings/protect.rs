@@ -147,6 +147,11 @@ pub struct Cors {
 pub struct Network(IpNet);
 
 impl Network {
+    /// As the type that routes and firewalls use.
+    pub const fn net(&self) -> IpNet {
+        self.0
+    }
+
     /// Whether the address is in it. An IPv4 address that IPv6 carries is an IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
