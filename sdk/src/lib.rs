@@ -137,6 +137,11 @@ pub use websocket::{
     websocket,
 };
 
+/// The servlet specification, feature by feature: its name here, or why it is left out.
+pub mod servlet_api {
+    #![doc = include_str!("../servlet-api.md")]
+}
+
 /// What the macros use. Not for people.
 #[doc(hidden)]
 pub mod __private {
