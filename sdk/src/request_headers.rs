@@ -141,7 +141,9 @@ impl Request {
 /// }
 /// ```
 #[derive(Clone)]
-pub struct UrlEncoder(Arc<dyn Fn(&str) -> Option<String> + Send + Sync>);
+pub struct UrlEncoder(Arc<Encode>);
+
+type Encode = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 impl UrlEncoder {
     /// One that asks `encode`; `None` leaves a link as it is.
