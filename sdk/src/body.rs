@@ -130,13 +130,6 @@ impl Body {
         Self(BodyKind::Empty, self.1)
     }
 
-    /// The same content with trailers after it, which `make` gives when the content has been sent. They reach clients of
-    /// HTTP/1.1 that say `TE: trailers`. [`Response::with_trailers`](crate::Response::with_trailers) announces them too.
-    #[must_use]
-    pub fn with_trailers(self, make: impl FnOnce() -> HeaderMap + Send + 'static) -> Self {
-        Self::of(BodyKind::Stream(Mutex::new(Box::pin(Trailing { body: self, make: Some(Box::new(make)) }))))
-    }
-
     /// The content as a blocking reader, for a [`BlockingServlet`](crate::BlockingServlet).
     ///
     /// Reading waits on the thread: never do it in an `async fn`.
@@ -319,33 +312,6 @@ impl HttpBody for Begun {
 
     fn size_hint(&self) -> SizeHint {
         if self.first.is_some() { SizeHint::with_exact(self.len) } else { self.rest.size_hint() }
-    }
-}
-
-/// A body with trailers after it.
-struct Trailing {
-    body: Body,
-    make: Option<Box<dyn FnOnce() -> HeaderMap + Send>>,
-}
-
-impl HttpBody for Trailing {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            None => self.make.take().map(|make| Ok(Frame::trailers(make()))),
-            frame => frame,
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.make.is_none()
-    }
-
-    // Not that of the content: with a `Content-Length`, HTTP/1.1 has no place for trailers.
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
     }
 }
 

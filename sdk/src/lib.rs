@@ -75,6 +75,7 @@ mod servlet;
 mod servlet_mapping;
 mod session;
 mod session_listener;
+mod trailers;
 mod tunnel;
 mod upgrade;
 mod web;
