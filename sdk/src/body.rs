@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_core::Stream;
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::BoxError;
@@ -26,7 +27,7 @@ type BoxBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = BoxError> + Send>>;
 /// assert!(!text.is_empty());
 /// ```
 #[derive(Default)]
-pub struct Body(BodyKind);
+pub struct Body(BodyKind, Option<Box<HeaderMap>>);
 
 /// What a [`Body`] is inside.
 #[derive(Default)]
@@ -45,7 +46,11 @@ pub enum BodyKind {
 impl Body {
     /// A body without content.
     pub const fn empty() -> Self {
-        Self(BodyKind::Empty)
+        Self::of(BodyKind::Empty)
+    }
+
+    const fn of(kind: BodyKind) -> Self {
+        Self(kind, None)
     }
 
     /// Any other body. One that has ended already becomes [`Body::empty`], a `Body` stays what it is.
@@ -60,7 +65,7 @@ impl Body {
         }
         match body {
             Some(body) if !body.is_end_stream() => {
-                Self(BodyKind::Stream(Mutex::new(Box::pin(http_body_util::BodyExt::map_err(body, Into::into)))))
+                Self::of(BodyKind::Stream(Mutex::new(Box::pin(http_body_util::BodyExt::map_err(body, Into::into)))))
             }
             _ => Self::empty(),
         }
@@ -76,7 +81,7 @@ impl Body {
         C: Into<Bytes>,
         E: Into<BoxError>,
     {
-        Self(BodyKind::Stream(Mutex::new(Box::pin(StreamBody { stream, left: None }))))
+        Self::of(BodyKind::Stream(Mutex::new(Box::pin(StreamBody { stream, left: None }))))
     }
 
     /// A body from a stream of chunks that are so many bytes together: it is sent with a `Content-Length`.
@@ -88,7 +93,7 @@ impl Body {
         C: Into<Bytes>,
         E: Into<BoxError>,
     {
-        Self(BodyKind::Stream(Mutex::new(Box::pin(StreamBody { stream, left: Some(len) }))))
+        Self::of(BodyKind::Stream(Mutex::new(Box::pin(StreamBody { stream, left: Some(len) }))))
     }
 
     /// True when there is no content at all.
@@ -96,7 +101,7 @@ impl Body {
         self.is_end_stream()
     }
 
-    /// The next chunk; `None` at the end. Trailers are passed over.
+    /// The next chunk; `None` at the end. [`Body::trailers`] has what came after the last one.
     ///
     /// # Errors
     /// What broke the stream, such as a client that went away.
@@ -105,10 +110,24 @@ impl Body {
             let frame = std::future::poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await?;
             match frame.map(Frame::into_data) {
                 Ok(Ok(data)) => return Some(Ok(data)),
-                Ok(Err(_trailers)) => {}
+                Ok(Err(frame)) => {
+                    if let Ok(trailers) = frame.into_trailers() {
+                        self.1.get_or_insert_default().extend(trailers);
+                    }
+                }
                 Err(error) => return Some(Err(error)),
             }
         }
+    }
+
+    /// The trailers (RFC 9110, section 6.5), once [`Body::chunk`] has come to the end; `None` before, and when there were none.
+    pub fn trailers(&self) -> Option<&HeaderMap> {
+        self.1.as_deref()
+    }
+
+    /// What is left of a body that has been read to its end: the trailers.
+    pub(crate) fn ended(self) -> Self {
+        Self(BodyKind::Empty, self.1)
     }
 
     /// The content as a blocking reader, for a [`BlockingServlet`](crate::BlockingServlet).
@@ -131,7 +150,7 @@ impl Body {
         let BodyKind::Stream(stream) = self.0 else { return self };
         let mut stream = stream.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Some(len) = stream.size_hint().exact().filter(|len| *len <= MOST) else {
-            return Self(BodyKind::Stream(Mutex::new(stream)));
+            return Self::of(BodyKind::Stream(Mutex::new(stream)));
         };
         // A body that isn't ready is asked again later, with the waker that counts then.
         match stream.as_mut().poll_frame(&mut Context::from_waker(std::task::Waker::noop())) {
@@ -142,9 +161,9 @@ impl Body {
             }
             Poll::Ready(first) => {
                 let body = Begun { first, rest: stream, len };
-                Self(BodyKind::Stream(Mutex::new(Box::pin(body))))
+                Self::of(BodyKind::Stream(Mutex::new(Box::pin(body))))
             }
-            Poll::Pending => Self(BodyKind::Stream(Mutex::new(stream))),
+            Poll::Pending => Self::of(BodyKind::Stream(Mutex::new(stream))),
         }
     }
 }
@@ -199,7 +218,7 @@ macro_rules! full {
         impl From<$from> for Body {
             fn from($name: $from) -> Self {
                 let bytes: Bytes = $bytes;
-                if bytes.is_empty() { Self::empty() } else { Self(BodyKind::Full(bytes)) }
+                if bytes.is_empty() { Self::empty() } else { Self::of(BodyKind::Full(bytes)) }
             }
         }
     )*};

@@ -271,6 +271,11 @@ impl TestResponse {
         self.0.body_mut().chunk().await.map(|chunk| chunk.expect("the content arrives whole"))
     }
 
+    /// Its trailers, once [`TestResponse::chunk`] has come to the end.
+    pub fn trailers(&self) -> Option<&HeaderMap> {
+        self.0.body().trailers()
+    }
+
     /// All its content.
     ///
     /// # Panics

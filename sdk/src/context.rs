@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use serde::de::DeserializeOwned;
+use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::BoxError;
@@ -36,6 +37,7 @@ pub struct ServletContext {
     trial: bool,
     attributes: RwLock<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     link: Link,
+    temp: OnceLock<TempDir>,
     draining: watch::Sender<bool>,
 }
 
@@ -53,6 +55,7 @@ impl ServletContext {
             trial: false,
             attributes: RwLock::default(),
             link: Link::default(),
+            temp: OnceLock::new(),
             draining: watch::Sender::new(false),
         })
     }
@@ -80,6 +83,20 @@ impl ServletContext {
     /// Folder with the application's own files, when it was deployed as a folder.
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
+    }
+
+    /// Folder for temporary files of this application alone (Servlet 6.1, section 4.8.1): made when it is first asked for, in the
+    /// folder that `TMPDIR` names (`/tmp` where it names none), and removed with all that is in it when the application has
+    /// stopped. Uploads are written there.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn temp_dir(&self) -> std::io::Result<&Path> {
+        if self.temp.get().is_none() {
+            // Whoever comes second drops his own.
+            let _ = self.temp.set(tempfile::Builder::new().prefix("wharf-app-").tempdir()?);
+        }
+        Ok(self.temp.get().expect("just set").path())
     }
 
     /// True in the trial load: the container starts and stops the application once in a process of its own before it

@@ -14,8 +14,10 @@ mod blocking;
 mod body;
 mod cancel;
 mod chain;
+mod charset;
 mod client;
 mod context;
+mod cookies;
 mod dispatch;
 mod dispatch_error;
 mod dispatch_state;
@@ -43,16 +45,29 @@ mod link;
 mod listener;
 mod local;
 mod local_sessions;
+mod locale;
 #[allow(unsafe_code)]
 mod log;
 mod merge;
 mod mount;
+mod multipart;
 #[cfg(any(feature = "axum", feature = "serve"))]
 mod on_upgrade;
 mod parameters;
+mod part;
+mod path_parameters;
 mod pattern;
 mod request;
+mod request_content;
+mod request_headers;
+#[cfg(feature = "resources")]
+mod resource_range;
+#[cfg(feature = "resources")]
+mod resource_root;
+#[cfg(feature = "resources")]
+mod resources;
 mod response;
+mod response_rules;
 mod running;
 #[cfg(feature = "serve")]
 mod serve;
@@ -60,6 +75,7 @@ mod servlet;
 mod servlet_mapping;
 mod session;
 mod session_listener;
+mod trailers;
 mod tunnel;
 mod upgrade;
 mod web;
@@ -76,6 +92,7 @@ pub use cancel::{Cancelled, ClientGone};
 pub use client::{TestClient, TestClientBuilder, TestRequest, TestResponse};
 pub use context::ServletContext;
 pub use cookie;
+pub use cookies::{Nameless, parse_cookies};
 pub use dispatch_error::{DispatchError, MAX_DISPATCH_DEPTH};
 pub use dispatch_state::DispatchPath;
 #[doc(hidden)]
@@ -97,9 +114,16 @@ pub use listener::{
     ContextAttributeEvent, ContextAttributeListener, ContextListener, RequestAttributeEvent, RequestAttributeListener,
     RequestEvent, RequestListener,
 };
+pub use multipart::{Multipart, MultipartConfig, PartStream};
 pub use parameters::{MAX_PARAMETERS, Parameters};
+pub use part::{Part, Parts};
+pub use path_parameters::PathParameter;
 pub use pattern::IntoPatterns;
-pub use request::{DEFAULT_CONTENT_LIMIT, Request};
+pub use request::Request;
+pub use request_content::DEFAULT_CONTENT_LIMIT;
+pub use request_headers::UrlEncoder;
+#[cfg(feature = "resources")]
+pub use resources::Resources;
 pub use response::{IntoResponse, Response};
 #[cfg(feature = "serve")]
 pub use serve::{serve, serve_until};
@@ -113,6 +137,11 @@ pub use websocket::{
     CloseReason, IntoClose, Message, Receiver, SendError, Sender, TestSocket, Text, WebSocket, WebSocketServlet,
     websocket,
 };
+
+/// The servlet specification, feature by feature: its name here, or why it is left out.
+pub mod servlet_api {
+    #![doc = include_str!("../servlet-api.md")]
+}
 
 /// What the macros use. Not for people.
 #[doc(hidden)]

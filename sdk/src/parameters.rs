@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::Error;
+use crate::charset::Charset;
 
 /// More parameters than this are refused with 400.
 pub const MAX_PARAMETERS: usize = 1_000;
@@ -28,18 +29,31 @@ impl Parameters {
     /// more than [`MAX_PARAMETERS`].
     pub fn parse(text: &[u8]) -> Result<Self, Error> {
         let mut parameters = Self::default();
-        parameters.extend(text)?;
+        parameters.extend(text, Charset::Utf8)?;
         Ok(parameters)
     }
 
-    pub(crate) fn extend(&mut self, text: &[u8]) -> Result<(), Error> {
+    pub(crate) fn parse_in(text: &[u8], charset: Charset) -> Result<Self, Error> {
+        let mut parameters = Self::default();
+        parameters.extend(text, charset)?;
+        Ok(parameters)
+    }
+
+    pub(crate) fn from_pairs(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs)
+    }
+
+    pub(crate) fn extend(&mut self, text: &[u8], charset: Charset) -> Result<(), Error> {
         for pair in text.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
             if self.0.len() == MAX_PARAMETERS {
                 return Err(Error::bad_request(format!("more than {MAX_PARAMETERS} parameters")));
             }
             let (name, value) = split(pair);
-            let bad = || Error::bad_request("a parameter is not percent-encoded UTF-8 text");
-            self.0.push((decode(name).ok_or_else(bad)?.into_owned(), decode(value).ok_or_else(bad)?.into_owned()));
+            let bad = || {
+                Error::bad_request("a parameter is not percent-encoded text in its charset (UTF-8 unless it says so)")
+            };
+            let decoded = |text| decode_in(text, charset, true).ok_or_else(bad).map(Cow::into_owned);
+            self.0.push((decoded(name)?, decoded(value)?));
         }
         Ok(())
     }
@@ -85,20 +99,25 @@ fn split(pair: &[u8]) -> (&[u8], &[u8]) {
 }
 
 fn decode(text: &[u8]) -> Option<Cow<'_, str>> {
+    decode_in(text, Charset::Utf8, true)
+}
+
+/// Percent-decoded text. A plus is a space in queries and forms, and a plus in paths.
+pub(crate) fn decode_in(text: &[u8], charset: Charset, plus_is_space: bool) -> Option<Cow<'_, str>> {
     if !text.iter().any(|byte| matches!(byte, b'%' | b'+')) {
-        return std::str::from_utf8(text).ok().map(Cow::Borrowed);
+        return charset.decode(Cow::Borrowed(text));
     }
     let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16)).map(|digit| digit as u8);
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.iter();
     while let Some(byte) = bytes.next() {
         out.push(match byte {
-            b'+' => b' ',
+            b'+' if plus_is_space => b' ',
             b'%' => (digit(bytes.next())? << 4) | digit(bytes.next())?,
             other => *other,
         });
     }
-    String::from_utf8(out).ok().map(Cow::Owned)
+    charset.decode(Cow::Owned(out))
 }
 
 #[cfg(test)]

@@ -5,19 +5,14 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use bytes::{Bytes, BytesMut};
-use cookie::Cookie;
 use http::header::{self, AsHeaderName, HeaderMap};
-use http::{Extensions, Method, StatusCode, Uri, Version, request};
+use http::{Extensions, Method, Uri, Version, request};
 use serde::de::DeserializeOwned;
 
 use crate::dispatch_state::DispatchState;
 use crate::dispatcher::Target;
 use crate::facts::{Chosen, RequestFacts, target_in_context};
 use crate::{Body, ContainerInfo, DispatchError, Error, Parameters, ServletContext, Session};
-
-/// Content longer than this is refused with 413 by the methods that read all of it, unless they are told another limit.
-pub const DEFAULT_CONTENT_LIMIT: usize = 2 * 1024 * 1024;
 
 /// A request (`HttpServletRequest` of Servlet 6.1, chapter 3).
 ///
@@ -223,20 +218,6 @@ impl Request {
         Parameters::first_in(self.parameter_query(), name)
     }
 
-    /// All parameters: those of the query first, then those of a form in the content
-    /// (`application/x-www-form-urlencoded`), which is read and gone afterwards (Servlet 6.1, section 3.1).
-    ///
-    /// # Errors
-    /// 400 when they can't be read or there are more than 1,000, 413 when the form is longer than
-    /// [`DEFAULT_CONTENT_LIMIT`].
-    pub async fn parameters(&mut self) -> Result<Parameters, Error> {
-        let mut parameters = Parameters::parse(self.parameter_query().as_bytes())?;
-        if self.content_type().is_some_and(is_form) {
-            parameters.extend(&self.bytes().await?)?;
-        }
-        Ok(parameters)
-    }
-
     /// All header fields.
     pub fn headers(&self) -> &HeaderMap {
         self.0.headers()
@@ -245,17 +226,6 @@ impl Request {
     /// The first header field of this name, when its value is visible ASCII text.
     pub fn header(&self, name: impl AsHeaderName) -> Option<&str> {
         self.0.headers().get(name)?.to_str().ok()
-    }
-
-    /// All cookies that can be read, in the order sent. Values are as sent: not percent-decoded.
-    pub fn cookies(&self) -> impl Iterator<Item = Cookie<'_>> {
-        let lines = self.0.headers().get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-        lines.flat_map(Cookie::split_parse).filter_map(Result::ok)
-    }
-
-    /// The first cookie of this name.
-    pub fn cookie(&self, name: &str) -> Option<Cookie<'_>> {
-        self.cookies().find(|cookie| cookie.name() == name)
     }
 
     /// Length of the content in bytes, where it is known ahead.
@@ -401,79 +371,6 @@ impl Request {
     pub fn take_body(&mut self) -> Body {
         std::mem::take(&mut self.0.body)
     }
-
-    /// All the content, at most [`DEFAULT_CONTENT_LIMIT`]. It is gone afterwards.
-    ///
-    /// # Errors
-    /// 413 when there is more, 400 when it breaks off.
-    pub async fn bytes(&mut self) -> Result<Bytes, Error> {
-        self.bytes_up_to(DEFAULT_CONTENT_LIMIT).await
-    }
-
-    /// All the content, at most so many bytes. It is gone afterwards.
-    ///
-    /// # Errors
-    /// 413 when there is more, 400 when it breaks off.
-    pub async fn bytes_up_to(&mut self, limit: usize) -> Result<Bytes, Error> {
-        let too_large = || Error::too_large(format!("the content is longer than {limit} bytes"));
-        if self.content_length().is_some_and(|len| len > limit as u64) {
-            return Err(too_large());
-        }
-        let broken = |error: crate::BoxError| Error::bad_request("the content broke off").with_source(error);
-        let mut body = self.take_body();
-        let Some(first) = body.chunk().await.transpose().map_err(broken)? else { return Ok(Bytes::new()) };
-        let mut all: Option<BytesMut> = None;
-        if first.len() > limit {
-            return Err(too_large());
-        }
-        while let Some(chunk) = body.chunk().await.transpose().map_err(broken)? {
-            let all = all.get_or_insert_with(|| BytesMut::from(&first[..]));
-            if all.len() + chunk.len() > limit {
-                return Err(too_large());
-            }
-            all.extend_from_slice(&chunk);
-        }
-        Ok(all.map_or(first, BytesMut::freeze))
-    }
-
-    /// All the content as text.
-    ///
-    /// # Errors
-    /// As [`Request::bytes`]; 400 when it is not UTF-8.
-    pub async fn text(&mut self) -> Result<String, Error> {
-        let bytes = self.bytes().await?;
-        String::from_utf8(bytes.into()).map_err(|_| Error::bad_request("the content is not UTF-8 text"))
-    }
-
-    /// All the content, read as JSON.
-    ///
-    /// # Errors
-    /// As [`Request::bytes`]; 415 when the `Content-Type` is not JSON, 400 when it is not well formed, 422 when it does
-    /// not fit the type.
-    pub async fn json<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
-        if !self.content_type().is_some_and(is_json) {
-            return Err(Error::unsupported_media_type("expected content of type application/json"));
-        }
-        let bytes = self.bytes().await?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            let status = if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
-            Error::new(status, format!("JSON: {error}"))
-        })
-    }
-
-    /// All the content, read as a form (`application/x-www-form-urlencoded`).
-    ///
-    /// # Errors
-    /// As [`Request::bytes`]; 415 when the `Content-Type` is not that of a form, 400 when it is not well formed, 422 when
-    /// it does not fit the type.
-    pub async fn form<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
-        if !self.content_type().is_some_and(is_form) {
-            return Err(Error::unsupported_media_type("expected content of type application/x-www-form-urlencoded"));
-        }
-        let bytes = self.bytes().await?;
-        Parameters::parse(&bytes)?;
-        serde_urlencoded::from_bytes(&bytes).map_err(|error| Error::unprocessable(format!("form: {error}")))
-    }
 }
 
 impl std::fmt::Debug for Request {
@@ -485,31 +382,5 @@ impl std::fmt::Debug for Request {
             .field("headers", self.0.headers())
             .field("body", &self.0.body)
             .finish_non_exhaustive()
-    }
-}
-
-fn essence(content_type: &str) -> &str {
-    content_type.split(';').next().unwrap_or_default().trim()
-}
-
-fn is_form(content_type: &str) -> bool {
-    essence(content_type).eq_ignore_ascii_case("application/x-www-form-urlencoded")
-}
-
-fn is_json(content_type: &str) -> bool {
-    let essence = essence(content_type).to_ascii_lowercase();
-    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn media_types_are_compared_without_parameters_and_case() {
-        assert!(is_form("Application/X-WWW-form-urlencoded; charset=UTF-8"));
-        assert!(is_json("application/problem+json"));
-        assert!(!is_json("text/json+x"));
-        assert!(!is_form("multipart/form-data"));
     }
 }

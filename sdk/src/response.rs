@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use cookie::Cookie;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, response};
 use serde::Serialize;
@@ -59,23 +58,6 @@ impl Response {
         Ok(Self::typed("application/json", serde_json::to_vec(value)?))
     }
 
-    /// 302: look elsewhere, as `sendRedirect` does. `location` may be relative to the page: such links work under any
-    /// context path.
-    ///
-    /// # Errors
-    /// 500 when `location` has characters that can't stand in a header.
-    pub fn redirect(location: &str) -> Result<Self, Error> {
-        Self::status(StatusCode::FOUND).header(header::LOCATION, location)
-    }
-
-    /// 303: the answer to a POST that did its work, look at this page now.
-    ///
-    /// # Errors
-    /// 500 when `location` has characters that can't stand in a header.
-    pub fn see_other(location: &str) -> Result<Self, Error> {
-        Self::status(StatusCode::SEE_OTHER).header(header::LOCATION, location)
-    }
-
     /// Content of this type; for types that are known when the program is written.
     ///
     /// # Panics
@@ -126,14 +108,6 @@ impl Response {
         let (name, value) = field(name, value)?;
         self.0.headers_mut().append(name, value);
         Ok(self)
-    }
-
-    /// The same with a cookie to set.
-    ///
-    /// # Errors
-    /// 500 when the cookie has characters that can't stand in a header.
-    pub fn cookie(self, cookie: Cookie<'_>) -> Result<Self, Error> {
-        self.add_header(header::SET_COOKIE, cookie.to_string())
     }
 
     /// Its status.
@@ -309,6 +283,8 @@ impl From<response::Parts> for Response {
 
 #[cfg(test)]
 mod tests {
+    use cookie::Cookie;
+
     use super::*;
 
     #[test]

@@ -14,7 +14,7 @@ use tower_http::services::fs::DefaultServeDirFallback;
 use wharf_kernel::{Body, BoxError, Endpoint, Exchange, Hold, Lease, ResponseFuture};
 
 use crate::beneath::Beneath;
-use crate::hidden::is_hidden;
+use wharf_mapping::is_private;
 
 /// The endpoint of one static site.
 pub(crate) struct Files(ServeDir<DefaultServeDirFallback, Beneath>);
@@ -79,7 +79,7 @@ impl Endpoint for Files {
         let target =
             request.uri().query().map_or_else(|| inner.parse(), |query| format!("{inner}?{query}").parse::<Uri>());
         let Ok(target) = target else { return Box::pin(std::future::ready(empty(StatusCode::BAD_REQUEST))) };
-        if is_hidden(&path.decoded[context..]) {
+        if is_private(&path.decoded[context..]) {
             return Box::pin(std::future::ready(empty(StatusCode::NOT_FOUND)));
         }
         let mut file_request = Request::new(Body::empty());

@@ -7,7 +7,6 @@ mod cgi_response;
 mod endpoint;
 mod fastcgi;
 mod generation;
-mod hidden;
 mod meta_variables;
 mod proxy;
 mod script;

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::beneath::Beneath;
-use crate::hidden::is_hidden;
+use wharf_mapping::is_private;
 
 /// Which files are programs.
 #[derive(Debug, Clone, Default)]
@@ -76,7 +76,7 @@ pub(crate) fn find(root: &Beneath, at: &Path, rules: &ScriptRules, inner: &str) 
     for segment in &segments {
         prefix.push('/');
         prefix.push_str(segment);
-        if is_hidden(&prefix) {
+        if is_private(&prefix) {
             return Ok(Found::Missing);
         }
         match kind(root, &prefix)? {
@@ -102,7 +102,7 @@ pub(crate) fn find(root: &Beneath, at: &Path, rules: &ScriptRules, inner: &str) 
 fn folder(root: &Beneath, at: &Path, rules: &ScriptRules, prefix: &str, slash: bool) -> io::Result<Found> {
     for index in &rules.index {
         let name = format!("{prefix}/{index}");
-        if !is_hidden(&name) && rules.may_run(&name) && kind(root, &name)? == Some(Is::File) {
+        if !is_private(&name) && rules.may_run(&name) && kind(root, &name)? == Some(Is::File) {
             return Ok(if slash { Found::Script(script(at, name, "")) } else { Found::Folder });
         }
     }

@@ -1,7 +1,8 @@
 //! Uploads and downloads of any size, with as much memory as one chunk takes.
 //!
 //! `PUT files/NAME` stores the content, `GET files/NAME` sends it back with its SHA-256 digest (RFC 9530), `DELETE files/NAME`
-//! removes it, `GET zeros?bytes=N` sends as many zero bytes as asked for. Files live in a temporary folder that goes away
+//! removes it, `GET zeros?bytes=N` sends as many zero bytes as asked for, `POST upload` takes a form with files and says how
+//! long they are. Files live in a temporary folder that goes away
 //! with the application. The init parameter `max_bytes` limits the size of one file (1 GiB when it is not set).
 #![deny(unsafe_code)]
 
@@ -9,7 +10,9 @@ mod store;
 
 use bytes::Bytes;
 use tokio_util::io::ReaderStream;
-use wharf_sdk::{App, Body, BoxError, Error, Request, Response, Servlet, ServletConfig, StatusCode, get};
+use wharf_sdk::{
+    App, Body, BoxError, Error, MultipartConfig, Request, Response, Servlet, ServletConfig, StatusCode, get, post,
+};
 
 use crate::store::{Store, Stored};
 
@@ -91,12 +94,23 @@ async fn zeros(request: Request) -> Result<Response, Error> {
     Ok(Response::typed("application/octet-stream", body))
 }
 
+/// What came with a form: each file's name and length. Long ones wait in temporary files, which are gone with the request.
+async fn upload(mut request: Request) -> Result<String, Error> {
+    let parts = request.parts(&MultipartConfig::new()).await?;
+    let lines = parts.iter().map(|part| {
+        let name = part.file_name().unwrap_or_else(|| part.name().to_owned());
+        format!("{name}: {} bytes\n", part.size())
+    });
+    Ok(lines.collect())
+}
+
 /// The application.
 pub fn app() -> App {
     App::new()
         .servlet("page", "", get(|_| async { Response::html(include_str!("page.html")) }))
         .servlet("files", "/files/*", Files::default())
         .servlet("zeros", "/zeros", get(zeros))
+        .servlet("upload", "/upload", post(upload))
 }
 
 wharf_sdk::export!(app);
@@ -148,6 +162,15 @@ mod tests {
         let streamed = Body::from_stream(tokio_stream::iter(chunks));
         assert_eq!(client.put("/files/large").body(streamed).send().await.status(), 413);
         assert_eq!(client.get("/files/large").send().await.status(), 404);
+    }
+
+    #[tokio::test]
+    async fn a_form_with_a_file_is_taken() {
+        let client = TestClient::new(app()).start().await.unwrap();
+        let content = "--XX\r\nContent-Disposition: form-data; name=f; filename=a.txt\r\n\r\nabc\r\n--XX--\r\n";
+        let sent = client.post("/upload").header("content-type", "multipart/form-data; boundary=XX").body(content);
+        assert_eq!(sent.send().await.text().await, "a.txt: 3 bytes\n");
+        assert_eq!(client.post("/upload").body("x").send().await.status(), 415);
     }
 
     #[tokio::test]

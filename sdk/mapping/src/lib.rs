@@ -8,10 +8,12 @@ pub mod host;
 pub mod name;
 pub mod params;
 pub mod path;
+pub mod private;
 pub mod servlets;
 
 pub use host::{HostError, HostPort, parse_host};
 pub use name::{AppName, NameError};
 pub use params::{path_params, strip_params};
 pub use path::{CanonicalPath, PathError, canonicalise, normalise};
+pub use private::is_private;
 pub use servlets::{MappingError, Match, MatchKind, ServletMap};
