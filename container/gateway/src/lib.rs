@@ -9,6 +9,7 @@ mod fastcgi;
 mod generation;
 mod hidden;
 mod meta_variables;
+mod program;
 mod proxy;
 mod script;
 mod static_site;

@@ -7,7 +7,7 @@ mod proxy;
 mod web;
 
 pub use cgi::CgiOptions;
-pub use fastcgi::FastCgiOptions;
+pub use fastcgi::{FastCgiAddress, FastCgiOptions};
 pub use init::InitValue;
 pub use proxy::ProxyOptions;
 pub use web::{Dispatch, ErrorPageOptions, FilterOptions, ServletOptions, WebOptions};

@@ -13,7 +13,7 @@ const RATE: f64 = 20.0;
 const LINE: usize = 2000;
 
 /// How much an application may still log.
-pub(super) struct Budget(Mutex<(f64, Instant)>);
+pub(crate) struct Budget(Mutex<(f64, Instant)>);
 
 impl Default for Budget {
     fn default() -> Self {
@@ -36,7 +36,7 @@ impl Budget {
 }
 
 /// Logs all that comes, to its end.
-pub(super) async fn log(mut from: impl AsyncRead + Unpin, app: String, request: Arc<str>, budget: Arc<Budget>) {
+pub(crate) async fn log(mut from: impl AsyncRead + Unpin, app: String, request: Arc<str>, budget: Arc<Budget>) {
     let mut lines = Lines { line: Vec::new(), dropped: 0, app, request, budget };
     let mut buffer = vec![0; 8 << 10];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
