@@ -15,6 +15,6 @@ mod script;
 mod static_site;
 
 pub use cgi::Cgi;
-pub use fastcgi::FastCgi;
+pub use fastcgi::{FastCgi, codec};
 pub use proxy::Proxy;
 pub use static_site::StaticSite;

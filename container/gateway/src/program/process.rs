@@ -56,6 +56,11 @@ impl Processes {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether none may start any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Ends all of them and lets none start any more: SIGTERM, and SIGKILL after `grace`. Blocks until they are gone.
     pub(crate) fn end_all(&self, grace: Duration) {
         self.lock().closed = true;

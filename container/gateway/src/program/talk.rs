@@ -156,6 +156,19 @@ impl<R: AsyncRead + Unpin> Talk<'_, R> {
         Ok(())
     }
 
+    /// Reads the content in whole.
+    ///
+    /// # Errors
+    /// Where it has more bytes than `most`, too.
+    pub(crate) async fn whole(&mut self, most: usize) -> Result<BytesMut, Failure> {
+        while self.buffer.len() <= most {
+            if self.read().await? == 0 {
+                return Ok(self.buffer.split());
+            }
+        }
+        Err(Failure::bad(format!("its answer has more than {most} bytes")))
+    }
+
     /// Whether content is being streamed.
     pub(crate) fn is_streaming(&self) -> bool {
         matches!(self.client, Client::Reading(_))
