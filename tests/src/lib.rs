@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod cgi;
+mod fastcgi;
 mod fixtures;
 mod http;
 mod load;
@@ -12,6 +13,7 @@ mod site;
 use std::time::{Duration, Instant};
 
 pub use cgi::{CGI_ENV, CGI_TOML, cgi_app, cgi_program, cgi_variables, is_alive};
+pub use fastcgi::{Asked, Browser, Responder, Talk, installed};
 pub use fixtures::{chameleon, is_required, library, marked, replaced, replaced_name, target, wharf, workspace};
 pub use http::{Answer, Client};
 pub use load::{Load, Tally};

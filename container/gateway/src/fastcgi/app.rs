@@ -185,9 +185,9 @@ impl App {
             Err(error) => Err(error),
         };
         let path = inner.trim_matches('/');
-        Ok(is(path, true)?
-            && !(self.options.static_files
-                && is(&format!("{path}/index.html").trim_start_matches('/').to_owned(), false)?))
+        let page = format!("{path}/index.html");
+        let has_page = self.options.static_files && is(page.trim_start_matches('/'), false)?;
+        Ok(is(path, true)? && !has_page)
     }
 
     /// Ends its connections and its processes. May be called more than once.

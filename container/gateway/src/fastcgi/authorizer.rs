@@ -59,7 +59,7 @@ async fn converse(app: &App, pool: &Arc<Pool>, asked: &Asked, script: &Script) -
     let mut used = pool.take(false).await.map_err(|e| not_connected(&e))?;
     let Some(mut stream) = used.stream.take() else { return Err(Failure::bad("there is no connection")) };
     let written = timeout(common.first_byte_timeout, stream.write_all(&head)).await;
-    written.map_or_else(|e| Err(e.into()), |w| w).map_err(|e| Failure::bad(format!("it takes no request: {e}")))?;
+    written.unwrap_or_else(|e| Err(e.into())).map_err(|e| Failure::bad(format!("it takes no request: {e}")))?;
     let lines = Lines::new(common.name.clone(), asked.id.clone(), common.budget.clone());
     let (output, progress) = Output::new(stream, lines);
     // The client is looked after by the time limits alone here.

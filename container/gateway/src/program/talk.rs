@@ -176,6 +176,9 @@ impl<R: AsyncRead + Unpin> Talk<'_, R> {
 
     /// Says that the content is whole.
     pub(crate) async fn finish(&mut self) {
+        if !self.is_streaming() {
+            return;
+        }
         if let Client::Reading(sender) = std::mem::replace(&mut *self.client, Client::Served) {
             let _ = sender.send(Piece::End).await;
         }
