@@ -116,7 +116,10 @@ fn a_path_leads_to_the_script_that_exists_or_to_nothing() {
     ] {
         let answer = wharf.get(path);
         assert!(answer.status == status && answer.text().contains(what), "{path}: {answer:?}");
-        assert!(!answer.text().contains("SECRET") && !answer.text().contains("/uploads/evil.php\n"), "{path}: {answer:?}");
+        assert!(
+            !answer.text().contains("SECRET") && !answer.text().contains("/uploads/evil.php\n"),
+            "{path}: {answer:?}"
+        );
     }
     assert_eq!(wharf.send("POST", "/app/uploads/picture.jpg", &[], b"").status, 405);
 }

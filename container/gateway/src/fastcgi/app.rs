@@ -121,6 +121,13 @@ impl App {
         self.options.status_paths.iter().any(|p| p == inner)
     }
 
+    /// Says that a request was answered.
+    pub(super) fn served(&self) {
+        if let Some(supervisor) = &self.supervisor {
+            supervisor.served();
+        }
+    }
+
     /// Whether its command crashed so often that none of its processes runs now.
     pub(super) fn is_down(&self) -> bool {
         self.supervisor.as_ref().is_some_and(Supervisor::is_down)

@@ -200,6 +200,7 @@ impl Task<'_> {
         let progress = *progress.lock().unwrap_or_else(PoisonError::into_inner);
         match (result, progress.end) {
             (Ok(next), Some((app_status, _))) => {
+                self.app.served();
                 if app_status != 0 {
                     tracing::info!(app = %common.name, request = %self.asked.id, "the application ended with status {app_status}");
                 }

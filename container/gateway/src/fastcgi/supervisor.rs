@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -22,7 +22,7 @@ use wharf_kernel::refusal::Code;
 use crate::program::errors::{self, Budget};
 use crate::program::process::{Process, Processes, Start};
 
-/// A process that lived for less than this has crashed, whatever it says.
+/// A process that lived for less than this and served nothing has crashed, whatever it says.
 const CRASH: Duration = Duration::from_secs(1);
 /// The first pause after a crash; each is twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -50,6 +50,8 @@ struct Shared {
     budget: Arc<Budget>,
     /// How many wait to be started again.
     resting: AtomicUsize,
+    /// Requests that were answered.
+    served: AtomicU64,
 }
 
 impl Supervisor {
@@ -81,6 +83,7 @@ impl Supervisor {
             processes: Arc::default(),
             budget: budget.clone(),
             resting: AtomicUsize::new(0),
+            served: AtomicU64::new(0),
         });
         let this = Self { shared, count: options.processes(), socket, _folder: folder };
         let _context = runtime.enter();
@@ -99,6 +102,11 @@ impl Supervisor {
     /// Where the processes listen.
     pub(super) fn address(&self) -> FastCgiAddress {
         FastCgiAddress::Unix(self.socket.clone())
+    }
+
+    /// Says that a request was answered.
+    pub(super) fn served(&self) {
+        self.shared.served.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether all of them have crashed and wait to be started again.
@@ -145,7 +153,7 @@ impl Shared {
 async fn keep(shared: Arc<Shared>, mut started: Started) {
     let mut pause = FIRST_PAUSE;
     loop {
-        let begin = Instant::now();
+        let (begin, served) = (Instant::now(), shared.served.load(Ordering::Relaxed));
         let status = started.0.wait().await;
         if shared.processes.is_closed() {
             return;
@@ -154,8 +162,9 @@ async fn keep(shared: Arc<Shared>, mut started: Started) {
         if lived >= STEADY {
             pause = FIRST_PAUSE;
         }
-        // It has served the requests that it wanted to.
-        if status.success() && lived >= CRASH {
+        // It has served the requests that it wanted to, which may take no time at all.
+        if status.success() && (lived >= CRASH || shared.served.load(Ordering::Relaxed) > served) {
+            pause = FIRST_PAUSE;
             tracing::debug!(app = %shared.app, "a process of the command ended: {status}");
         } else {
             tracing::warn!(app = %shared.app, "a process of the command ended after {lived:.1?}: {status}; the next starts in {pause:?}");
