@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use crate::BoxError;
 use crate::link::Link;
@@ -35,6 +36,7 @@ pub struct ServletContext {
     trial: bool,
     attributes: RwLock<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     link: Link,
+    draining: watch::Sender<bool>,
 }
 
 impl ServletContext {
@@ -51,6 +53,7 @@ impl ServletContext {
             trial: false,
             attributes: RwLock::default(),
             link: Link::default(),
+            draining: watch::Sender::new(false),
         })
     }
 
@@ -83,6 +86,35 @@ impl ServletContext {
     /// lets it near traffic. Leave out then what must not happen twice, such as sending mail.
     pub fn is_trial(&self) -> bool {
         self.trial
+    }
+
+    /// True once this copy of the application has to end: it is redeployed, undeployed or the container stops.
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Done once this copy of the application has to end. What lives long, such as an upgraded connection or a stream of
+    /// events, ends then; what has not ended within the container's drain time (`server.drain_timeout`) is cut.
+    ///
+    /// ```
+    /// # use wharf_sdk::ServletContext;
+    /// # async fn next() -> Option<String> { None }
+    /// # async fn demo(context: &ServletContext) {
+    /// tokio::select! {
+    ///     () = context.draining() => { /* say goodbye */ }
+    ///     event = next() => { /* go on */ }
+    /// }
+    /// # }
+    /// ```
+    pub async fn draining(&self) {
+        // The sender is a field: it is not gone while this waits.
+        let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
+    }
+
+    /// Tells that this copy of the application has to end.
+    #[doc(hidden)]
+    pub fn begin_draining(&self) {
+        self.draining.send_replace(true);
     }
 
     /// An init parameter.

@@ -10,13 +10,14 @@ use http::{Method, Version};
 use http_body::{Body as HttpBody, Frame as HttpFrame, SizeHint};
 use tokio::runtime::Handle;
 use wharf_abi::{
-    FfiBody, FfiBytes, FfiRequest, FfiResponse, FfiResponseBody, Frame, Header, PollFrame, RawStr, Trailer,
+    FfiBody, FfiBytes, FfiRequest, FfiResponse, FfiResponseBody, FfiUpgrade, Frame, Header, PollFrame, RawStr, Trailer,
 };
 
 use crate::body::BodyKind;
 use crate::facts::{LocalContext, RequestFacts};
 use crate::log::for_request;
-
+use crate::tunnel::Tunnel;
+use crate::upgrade::Switch;
 use crate::{Body, BoxError, Request, Response};
 
 /// Makes a request of what the container handed over.
@@ -106,16 +107,11 @@ struct Outside {
 
 /// Hands a response over. A streamed body is polled inside `runtime`, for the request with this `id`.
 pub(crate) fn response(response: Response, runtime: &Handle, id: Arc<str>) -> FfiResponse {
-    let (parts, body) = response.into_http().into_parts();
-    let body = match body.into_kind() {
-        BodyKind::Empty => FfiResponseBody::Empty,
-        BodyKind::Full(bytes) => FfiResponseBody::Full(FfiBytes::from_owner(bytes)),
-        BodyKind::Stream(stream) => {
-            let stream = stream.into_inner().unwrap_or_else(PoisonError::into_inner);
-            let exact = stream.size_hint().exact();
-            let outgoing = Outgoing { stream: Some(stream), runtime: runtime.clone(), id };
-            FfiResponseBody::Stream(FfiBody::new(outgoing, exact))
-        }
+    let (mut parts, body) = response.into_http().into_parts();
+    let switch = Switch::of(parts.status, &mut parts.extensions);
+    let body = match switch {
+        Some(handler) => FfiResponseBody::Upgrade(FfiUpgrade::new(Tunnel::new(handler, runtime.clone(), id))),
+        None => content(body, runtime, id),
     };
     // Names and values live in the map's own heap blocks, which do not move with the map; standard names are static.
     let list = parts
@@ -132,6 +128,19 @@ pub(crate) fn response(response: Response, runtime: &Handle, id: Arc<str>) -> Ff
     }
     // SAFETY: the list and all it points to live until `release`, on whatever thread: a header map is `Send`.
     unsafe { FfiResponse::new(parts.status.as_u16(), &*list, owner.cast_const().cast(), release, body) }
+}
+
+fn content(body: Body, runtime: &Handle, id: Arc<str>) -> FfiResponseBody {
+    match body.into_kind() {
+        BodyKind::Empty => FfiResponseBody::Empty,
+        BodyKind::Full(bytes) => FfiResponseBody::Full(FfiBytes::from_owner(bytes)),
+        BodyKind::Stream(stream) => {
+            let stream = stream.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let exact = stream.size_hint().exact();
+            let outgoing = Outgoing { stream: Some(stream), runtime: runtime.clone(), id };
+            FfiResponseBody::Stream(FfiBody::new(outgoing, exact))
+        }
+    }
 }
 
 /// A streamed response body, polled and dropped inside the module's runtime.

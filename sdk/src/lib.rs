@@ -33,6 +33,8 @@ mod facts;
 mod ffi;
 mod filter;
 mod filter_mapping;
+#[cfg(any(feature = "axum", feature = "serve"))]
+mod goodbye;
 mod handler;
 #[allow(unsafe_code)]
 mod heap;
@@ -40,10 +42,13 @@ mod layer;
 mod link;
 mod listener;
 mod local;
+mod local_sessions;
 #[allow(unsafe_code)]
 mod log;
 mod merge;
 mod mount;
+#[cfg(any(feature = "axum", feature = "serve"))]
+mod on_upgrade;
 mod parameters;
 mod pattern;
 mod request;
@@ -53,7 +58,13 @@ mod running;
 mod serve;
 mod servlet;
 mod servlet_mapping;
+mod session;
+mod session_listener;
+mod tunnel;
+mod upgrade;
 mod web;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 pub use app::App;
 pub use application::{IntoApplication, MappingError};
@@ -94,6 +105,14 @@ pub use response::{IntoResponse, Response};
 pub use serve::{serve, serve_until};
 pub use servlet::{Servlet, ServletConfig};
 pub use servlet_mapping::ServletMapping;
+pub use session::{Session, SessionKey};
+pub use session_listener::SessionListener;
+pub use upgrade::Upgraded;
+#[cfg(feature = "websocket")]
+pub use websocket::{
+    CloseReason, IntoClose, Message, Receiver, SendError, Sender, TestSocket, Text, WebSocket, WebSocketServlet,
+    websocket,
+};
 
 /// What the macros use. Not for people.
 #[doc(hidden)]

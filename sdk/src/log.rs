@@ -20,6 +20,7 @@ thread_local! {
 }
 
 /// Runs `work`, on this thread, for the request with this id.
+#[inline]
 pub(crate) fn for_request<R>(id: &str, work: impl FnOnce() -> R) -> R {
     struct Reset(RawStr);
     impl Drop for Reset {

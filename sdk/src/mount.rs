@@ -7,6 +7,8 @@ use bytes::Bytes;
 use tower_service::Service;
 
 use crate::application::{Application, BoxFuture, ServletInfo, answer};
+#[cfg(any(feature = "axum", feature = "serve"))]
+use crate::on_upgrade;
 use crate::{Body, BoxError, Error, Request, Response, Servlet, ServletContext};
 
 /// A tower service that is cloned for each request.
@@ -26,12 +28,20 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    async fn answer(&self, request: Request) -> Result<Response, Error> {
+    #[cfg_attr(not(any(feature = "axum", feature = "serve")), expect(unused_mut))]
+    async fn answer(&self, mut request: Request) -> Result<Response, Error> {
+        #[cfg(any(feature = "axum", feature = "serve"))]
+        let handshake = on_upgrade::offer(&mut request);
         let mut service = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let failed = |error: S::Error| Error::boxed(error.into());
         poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
         let response = service.call(request.into_http()).await.map_err(failed)?;
-        Ok(response.map(|body| Body::new(body).settle()).into())
+        let response: Response = response.map(|body| Body::new(body).settle()).into();
+        #[cfg(any(feature = "axum", feature = "serve"))]
+        if let (http::StatusCode::SWITCHING_PROTOCOLS, Some(handshake)) = (response.status_code(), handshake) {
+            return Ok(response.switching(handshake.into_handler()));
+        }
+        Ok(response)
     }
 }
 

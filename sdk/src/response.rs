@@ -161,6 +161,10 @@ impl Response {
         self.0.body_mut()
     }
 
+    pub(crate) fn from_switched(response: http::Response<Body>) -> Self {
+        Self(response)
+    }
+
     /// The response as any `http` library knows it.
     pub fn into_http(self) -> http::Response<Body> {
         self.0

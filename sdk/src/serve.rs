@@ -2,17 +2,19 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+use tokio::task::JoinSet;
 
 use crate::local::{Local, Peer};
+use crate::upgrade::{Living, Switch};
 use crate::{Body, BoxError, IntoApplication, Response, ServletContext};
 
 /// A client gets this long to send the head of a request.
@@ -60,7 +62,7 @@ pub async fn serve_until<M>(
     if let Ok(address) = listener.local_addr() {
         tracing::info!(target: "wharf_sdk", "listening on http://{address}");
     }
-    let graceful = GracefulShutdown::new();
+    let tasks = Tasks::default();
     let mut stop = pin!(stop);
     while let Some(accepted) = poll_fn(|cx| match stop.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(None),
@@ -69,7 +71,7 @@ pub async fn serve_until<M>(
     .await
     {
         match accepted {
-            Ok((stream, _)) => serve_connection(&local, stream, &graceful),
+            Ok((stream, _)) => serve_connection(&local, stream, &tasks),
             Err(error) => {
                 // Out of file descriptors, most likely: trying again at once would only burn the processor.
                 tracing::warn!(target: "wharf_sdk", "can't accept a connection: {error}");
@@ -78,29 +80,79 @@ pub async fn serve_until<M>(
         }
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+    local.context().begin_draining();
+    let end = async {
+        // The end of a request may be the begin of an upgraded connection.
+        loop {
+            let mut running = std::mem::take(&mut *lock(&tasks));
+            if running.is_empty() {
+                return;
+            }
+            while running.join_next().await.is_some() {}
+        }
+    };
+    // What is left then is cut with the set it is in.
+    if tokio::time::timeout(DRAIN_TIMEOUT, end).await.is_err() {
         tracing::warn!(target: "wharf_sdk", "requests were still in flight after {DRAIN_TIMEOUT:?}");
     }
     local.stop().await
 }
 
-fn serve_connection(local: &Arc<Local>, stream: TcpStream, graceful: &GracefulShutdown) {
-    let local = Arc::clone(local);
+/// The connections, upgraded or not.
+type Tasks = Arc<Mutex<JoinSet<()>>>;
+
+fn lock(tasks: &Tasks) -> MutexGuard<'_, JoinSet<()>> {
+    let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
+    while tasks.try_join_next().is_some() {}
+    tasks
+}
+
+/// Lets the application live on a connection, where it has answered 101 and said what comes after it.
+fn switch(response: Response, on_upgrade: Option<OnUpgrade>, tasks: &Tasks) -> Response {
+    let mut response = response.into_http();
+    if let (Some(handler), Some(on_upgrade)) = (Switch::of(response.status(), response.extensions_mut()), on_upgrade) {
+        lock(tasks).spawn(async move {
+            if let Ok(upgraded) = on_upgrade.await {
+                Living::new(handler, TokioIo::new(upgraded)).await;
+            }
+        });
+    }
+    Response::from_switched(response)
+}
+
+fn serve_connection(local: &Arc<Local>, stream: TcpStream, tasks: &Tasks) {
+    let context = Arc::clone(local.context());
     let peer = Peer { remote: stream.peer_addr().ok(), local: stream.local_addr().ok() };
-    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let local = Arc::clone(&local);
-        async move {
-            let response = local.call(request.map(Body::new), peer).await;
-            Ok::<_, std::convert::Infallible>(with_page(response).into_http())
-        }
-    });
+    let service = {
+        let (local, tasks) = (Arc::clone(local), Arc::downgrade(tasks));
+        service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let (local, tasks) = (Arc::clone(&local), tasks.clone());
+            async move {
+                let on_upgrade = request.extensions().get::<OnUpgrade>().cloned();
+                let mut response = local.call(request.map(Body::new), peer).await;
+                if let Some(tasks) = tasks.upgrade() {
+                    response = switch(response, on_upgrade, &tasks);
+                }
+                Ok::<_, std::convert::Infallible>(with_page(response).into_http())
+            }
+        })
+    };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    let connection = graceful.watch(connection);
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    lock(tasks).spawn(async move {
+        let (mut connection, mut draining) = (pin!(connection), pin!(context.draining()));
+        let mut told = false;
+        let served = poll_fn(|cx| {
+            if !told && draining.as_mut().poll(cx).is_ready() {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            connection.as_mut().poll(cx)
+        });
+        if let Err(error) = served.await {
             tracing::debug!(target: "wharf_sdk", "connection: {error}");
         }
     });

@@ -15,11 +15,13 @@ const PACKAGES: &[&str] = &[
     "transfer",
     "guestbook",
     "clock",
+    "chat",
     "chameleon",
     "dispatching",
     "redeploy-a",
     "redeploy-b",
     "foreign-layout",
+    "sockets",
 ];
 
 struct Built {

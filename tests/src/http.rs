@@ -141,7 +141,8 @@ impl<S: Read + Write> Client<S> {
     /// Whatever is not the head of an answer.
     pub fn read_head(&mut self) -> io::Result<Answer> {
         let line = self.line()?;
-        let status = line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+        let rest = line.strip_prefix("HTTP/1.1 ").or_else(|| line.strip_prefix("HTTP/1.0 "));
+        let status = rest.and_then(|rest| rest.get(..3)?.parse().ok());
         let status = status.ok_or_else(|| wrong(&format!("a status line was expected, not {line:?}")))?;
         let mut headers = Vec::new();
         loop {
@@ -176,6 +177,16 @@ impl<S: Read + Write> Client<S> {
     pub fn skip(&mut self, bytes: u64) -> io::Result<()> {
         let skipped = io::copy(&mut self.stream.by_ref().take(bytes), &mut io::sink())?;
         if skipped == bytes { Ok(()) } else { Err(wrong(&format!("the body ended after {skipped} bytes"))) }
+    }
+
+    /// All that still comes, to the end of the connection.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn rest(&mut self) -> io::Result<Vec<u8>> {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest)?;
+        Ok(rest)
     }
 
     fn line(&mut self) -> io::Result<String> {

@@ -1,9 +1,9 @@
-//! The five sample applications in one container, used as a browser would.
+//! The sample applications in one container, used as a browser would.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use wharf_tests::{Client, Site, Wharf, library};
+use wharf_tests::{Client, RawSocket, Site, Wharf, library};
 
 fn samples(site: Site) -> Site {
     site.with("deploy/hello.so", library("hello"))
@@ -12,6 +12,7 @@ fn samples(site: Site) -> Site {
         .with("deploy/transfer.so", library("transfer"))
         .with("deploy/guestbook.so", library("guestbook"))
         .with("deploy/clock.so", library("clock"))
+        .with("deploy/chat.so", library("chat"))
 }
 
 #[test]
@@ -24,8 +25,9 @@ fn all_samples_side_by_side() {
     todo(&wharf);
     guestbook(&wharf);
     clock(&wharf);
+    chat(&wharf);
     transfer(&wharf);
-    assert_eq!(wharf.mapped().len(), 5);
+    assert_eq!(wharf.mapped().len(), 6);
     assert!(!wharf.log().contains("ERROR"), "{}", wharf.log());
 }
 
@@ -42,6 +44,30 @@ fn hello(wharf: &Wharf) {
     assert_eq!(bare.header("location"), Some("/hello/?name=x"));
     assert_eq!(client.get("/hello/nothing").unwrap().status, 404);
     assert_eq!(client.get("/hellox").unwrap().status, 404);
+}
+
+fn chat(wharf: &Wharf) {
+    assert!(wharf.get("/chat/").text().contains("new WebSocket"));
+    let enter = |name: &str| {
+        let origin = [("Origin", "http://localhost")];
+        let mut socket = RawSocket::open(wharf.addr(), &format!("/chat/talk?name={name}"), &origin).unwrap();
+        let (here, said) = (socket.recv_text(), socket.recv_text());
+        assert_eq!(socket.recv_text(), format!("{{\"kind\":\"joined\",\"name\":\"{name}\"}}"));
+        (socket, here, said)
+    };
+    let (mut ada, ..) = enter("Ada");
+    let (mut bob, here, _) = enter("Bob");
+    assert_eq!(here, r#"{"kind":"here","names":["Ada"]}"#);
+    assert_eq!(ada.recv_text(), r#"{"kind":"joined","name":"Bob"}"#);
+    bob.text("hello").unwrap();
+    let said = r#"{"kind":"said","name":"Bob","text":"hello"}"#;
+    assert_eq!((ada.recv_text().as_str(), bob.recv_text().as_str()), (said, said));
+    // Both are told of a new version, and find it.
+    assert_eq!(wharf.cli(&["reload", "chat"]).code, 0);
+    assert_eq!((ada.closed().unwrap(), bob.closed().unwrap()), (1001, 1001));
+    let (_ada, here, said) = enter("Ada");
+    assert_eq!((here.as_str(), said.as_str()), (r#"{"kind":"here","names":[]}"#, "[]"));
+    wharf.wait_alone("chat");
 }
 
 fn todo(wharf: &Wharf) {

@@ -66,6 +66,8 @@ pub struct Stats {
     pub held: AtomicU64,
     /// Bytes that retired generations had left on their heaps, freed with them.
     pub left_bytes: AtomicU64,
+    /// Upgraded connections that did not end within the drain time.
+    pub cut_upgrades: AtomicU64,
 }
 
 pub(crate) enum Message {
@@ -76,6 +78,7 @@ pub(crate) enum Message {
     Operation(Operation, SyncSender<Result<AppStatus, OperationError>>),
     List(SyncSender<Vec<AppStatus>>),
     Settle(SyncSender<()>),
+    Drain,
     Shutdown { drain_timeout: Duration, done: SyncSender<Vec<AppStatus>> },
 }
 
@@ -258,6 +261,7 @@ impl Deployer {
                 self.settle.push(reply);
                 return true;
             }
+            Message::Drain => self.drain_all(),
             Message::Shutdown { drain_timeout, done } => {
                 self.config.drain_timeout = drain_timeout;
                 self.shutdown = Some(done);

@@ -42,6 +42,12 @@ impl DeployerHandle {
         &self.stats
     }
 
+    /// Tells every application that it will have to end, so that its upgraded connections close in good order. They go on
+    /// serving. Does not block.
+    pub fn drain(&self) {
+        let _ = self.sender.send(Message::Drain);
+    }
+
     /// Takes everything out of service, retires it and ends. Blocks until all is gone or held.
     ///
     /// Returns what is still held, by application.

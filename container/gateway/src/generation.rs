@@ -77,8 +77,10 @@ impl Launched for Generation {
         let guard = self.idle.0.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.idle.1.wait_timeout_while(guard, drain_timeout, |()| !self.gate.is_idle());
         drop(waited);
+        let cut_upgrades = self.gate.held(Hold::Upgrade);
+        self.gate.cut();
         (self.stop)();
-        self.report()
+        Retirement { cut_upgrades, ..self.report() }
     }
 
     fn retry_retire(&self) -> Retirement {

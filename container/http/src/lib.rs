@@ -4,19 +4,30 @@
 #![forbid(unsafe_code)]
 
 mod acceptor;
+mod certificates;
 mod check;
 mod clock;
 mod dispatch;
 pub mod error_page;
+mod forwarded;
+mod frames;
+mod http2;
 mod limits;
+mod link;
+mod paced;
 mod pipeline;
+mod protect;
+mod proxy_protocol;
 mod request_body;
 mod request_id;
 mod response;
 mod response_body;
 mod server;
+mod tls;
 mod worker;
 
 pub use limits::{Limits, Listen, ServerConfig};
 pub use pipeline::Pipeline;
+pub use protect::Protect;
 pub use server::{Bound, Server};
+pub use tls::Tls;

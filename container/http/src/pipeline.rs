@@ -9,18 +9,21 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::header::{ALLOW, REFERER, USER_AGENT};
+use http::header::{ALLOW, CONNECTION, REFERER, USER_AGENT};
 use http::{Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
+use tokio::time::Sleep;
 use wharf_kernel::{AccessRecord, AccessSink, Body, Connection, ResponseFuture, Routes, ServerCounters};
 
+use crate::clock::{Slot, Stream};
 use crate::dispatch::{Dispatched, dispatch};
+use crate::link::{Link, Switched};
 use crate::request_body::{Progress, RequestBody, drain};
 use crate::response::{self, Asked};
 use crate::response_body::{ResponseBody, Tail};
 use crate::worker::Shared;
-use crate::{Limits, check, error_page};
+use crate::{Limits, Protect, check, error_page, forwarded};
 
 /// What all requests share.
 pub struct Pipeline {
@@ -32,6 +35,8 @@ pub struct Pipeline {
     pub counters: Arc<ServerCounters>,
     /// Limits.
     pub limits: Limits,
+    /// What is refused before an application sees it, and what is added to every answer; nothing costs nothing.
+    pub protect: Option<Protect>,
 }
 
 impl Pipeline {
@@ -40,10 +45,14 @@ impl Pipeline {
     pub(crate) fn begin(
         worker: &Arc<Shared>,
         connection: &Arc<Connection>,
+        link: Option<&Arc<Link>>,
+        slot: &Arc<Slot>,
         id: Arc<str>,
         request: Request<Incoming>,
     ) -> Answering {
         let this = &*worker.pipeline;
+        // Who asks: behind a trusted proxy, whom it says.
+        let connection = &forwarded::resolve(&this.limits.trusted_proxies, connection, request.headers());
         // 1. The clock and the record first, so that whatever happens below is timed and written down.
         let began = Instant::now();
         let record = this.access.enabled().then(|| Box::new(record(&request, connection, &id)));
@@ -56,10 +65,15 @@ impl Pipeline {
             received: None,
             ended: false,
             record,
+            stream: slot.http2.then(|| Stream::new(slot.clone())),
         };
-        let asked = Asked::of(&request);
-        let state = this.dispatch(connection, &id, request, &mut tail);
-        Answering { state, asked, id, tail: Some(tail) }
+        let asked = Asked::of(&request, link);
+        let nth = slot.request();
+        let last = !slot.http2 && nth == this.limits.keep_alive_requests;
+        let state = this.dispatch(connection, &id, request, &asked, &mut tail);
+        let patience = Patience::begin(&state, slot, this.limits.response_timeout);
+        let secure = connection.secure;
+        Answering { state, asked, id, patience, last, secure, tail: Some(tail) }
     }
 
     fn dispatch(
@@ -67,12 +81,13 @@ impl Pipeline {
         connection: &Arc<Connection>,
         id: &Arc<str>,
         request: Request<Incoming>,
+        asked: &Asked,
         tail: &mut Tail,
     ) -> State {
         let (mut request, incoming) = split(request);
 
         // 2. What no application should have to look at: Host, target, method, expectation.
-        let authority = match check::check(&mut request, &self.limits) {
+        let authority = match check::check(&mut request, &self.limits, asked) {
             Ok(authority) => authority,
             Err(reject) => {
                 let mut response = error_page::render(reject.status, reject.detail, id, request.headers());
@@ -104,31 +119,56 @@ impl Pipeline {
             *request.body_mut() = Body::new(RequestBody::new(incoming, &self.limits, progress));
         }
 
-        // 5. The application. From here on nothing it does can keep the rest from happening.
-        let dispatched = catch_unwind(AssertUnwindSafe(|| dispatch(&self.routes, request, authority, connection, id)));
-        match dispatched {
-            Ok(Dispatched::Answer(response)) => State::Answered(response),
-            Ok(Dispatched::Endpoint(future, counters)) => {
-                tail.app = Some(counters);
+        // 5. What is configured to be refused: addresses, rates, hosts, plain requests, other sites.
+        if let Some(protect) = &self.protect
+            && let Some(response) = protect.refuse(&request, &authority, connection, id)
+        {
+            return State::Answered(response);
+        }
+
+        // 6. The application. From here on nothing it does can keep the rest from happening.
+        let app = &mut tail.app;
+        let call = |request| match dispatch(&self.routes, request, authority, connection, id) {
+            Dispatched::Answer(response) => State::Answered(response),
+            Dispatched::Endpoint(future, counters) => {
+                *app = Some(counters);
                 State::Running(future)
             }
-            Err(_) => State::Answered(self.panicked("the dispatch to the endpoint", id)),
-        }
+        };
+        let dispatched = catch_unwind(AssertUnwindSafe(|| match &self.protect {
+            Some(protect) if protect.wraps(&request) => {
+                State::Running(protect.wrap(request, |request| match call(request) {
+                    State::Running(future) => future,
+                    State::Answered(response) => Box::pin(std::future::ready(response)),
+                    State::Done => Box::pin(std::future::pending()),
+                }))
+            }
+            _ => call(request),
+        }));
+        dispatched.unwrap_or_else(|_| State::Answered(self.panicked("the dispatch to the endpoint", id)))
     }
 
     /// Ends to answer a request: its response is there.
-    fn finish(&self, mut response: Response<Body>, asked: &Asked, id: &str, mut tail: Tail) -> Response<ResponseBody> {
-        // 6. The response is made one that can be sent.
+    fn finish(mut response: Response<Body>, asked: &Asked, id: &str, mut tail: Tail) -> Response<ResponseBody> {
+        let this = &*tail.worker.pipeline;
+        // 7. The response is made one that can be sent.
         if let Some(progress) = &tail.received {
-            self.blame_client(&mut response, progress, asked, id);
+            this.blame_client(&mut response, progress, asked, id);
         }
         response::finish(&mut response, asked, id);
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if asked.chunked && !self.limits.keep_alive_after_chunked && !upgraded {
+        if asked.chunked && !this.limits.keep_alive_after_chunked && !upgraded {
             response::close(&mut response);
         }
         tail.status = response.status().as_u16();
-        // 7. The tail goes with the body: the request ends when its last byte is handed to the socket.
+        if upgraded && let Some(link) = &asked.upgrade {
+            // The request ends with its head; the record is written when the connection ends.
+            let (began, app, record) = (tail.began, tail.app.clone(), tail.record.take());
+            let record = record.map(|record| Box::new(AccessRecord { status: tail.status, ..*record }));
+            *response.body_mut() = Body::empty();
+            link.switch(Switched { began, app, record, access: tail.worker.pipeline.access.clone() });
+        }
+        // 8. The tail goes with the body: the request ends when its last byte is handed to the socket.
         let sends = asked.method != http::Method::HEAD && response.status() != StatusCode::NOT_MODIFIED;
         response.map(|body| ResponseBody::new(body, tail, sends))
     }
@@ -167,6 +207,20 @@ impl Pipeline {
     }
 }
 
+/// Writes down what was sent instead of an answer to bytes that were no request.
+pub(crate) fn write_refused(pipeline: &Pipeline, connection: &Connection, status: u16, id: &Arc<str>) {
+    pipeline.counters.answered_unmapped(status);
+    if pipeline.access.enabled() {
+        // There is no method and no target: a dash, as for every other field that is not there, and an asterisk.
+        let mut request = Request::new(());
+        *request.method_mut() = http::Method::from_bytes(b"-").unwrap_or_default();
+        *request.uri_mut() = http::Uri::from_static("*");
+        let mut record = record(&request, connection, id);
+        (record.time, record.status) = (SystemTime::now(), status);
+        pipeline.access.record(record);
+    }
+}
+
 /// Takes the body out, if there is one.
 fn split(request: Request<Incoming>) -> (Request<Body>, Option<Incoming>) {
     let (head, incoming) = request.into_parts();
@@ -194,11 +248,61 @@ fn record<B>(request: &Request<B>, connection: &Connection, id: &Arc<str>) -> Ac
     }
 }
 
+/// How long an application may take to begin its answer.
+struct Patience {
+    slot: Arc<Slot>,
+    /// HTTP/2: the connection's slot can't wake a single request.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes of the request body when it was looked at last.
+    seen: u64,
+}
+
+impl Patience {
+    fn begin(state: &State, slot: &Arc<Slot>, limit: Duration) -> Self {
+        let mut this = Self { slot: slot.clone(), timer: None, seen: 0 };
+        if matches!(state, State::Running(_)) && !limit.is_zero() {
+            if slot.http2 {
+                this.timer = Some(Box::pin(tokio::time::sleep(limit)));
+            } else {
+                slot.await_answer(limit);
+            }
+        }
+        this
+    }
+
+    /// Whether it has ended. While the request body comes in, it begins anew.
+    fn has_ended(&mut self, tail: Option<&Tail>, cx: &mut Context<'_>) -> bool {
+        loop {
+            let due = match &mut self.timer {
+                Some(timer) => timer.as_mut().poll(cx).is_ready(),
+                None => self.slot.take_late(),
+            };
+            if !due {
+                return false;
+            }
+            let Some(tail) = tail else { return true };
+            let received = tail.received.as_ref().map_or(0, |p| p.bytes.load(Ordering::Relaxed));
+            let limit = tail.worker.pipeline.limits.response_timeout;
+            if std::mem::replace(&mut self.seen, received) == received {
+                return true;
+            }
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(tokio::time::Instant::now() + limit),
+                None => self.slot.await_answer(limit),
+            }
+        }
+    }
+}
+
 /// A request being answered.
 pub(crate) struct Answering {
     state: State,
     asked: Asked,
     id: Arc<str>,
+    patience: Patience,
+    /// Whether the connection has had as many requests as it may.
+    last: bool,
+    secure: bool,
     /// `None` once the response has been given.
     tail: Option<Tail>,
 }
@@ -214,10 +318,18 @@ impl Future for Answering {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let response = match std::mem::replace(&mut this.state, State::Done) {
+        let mut response = match std::mem::replace(&mut this.state, State::Done) {
             State::Answered(response) => response,
             State::Running(mut future) => match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
                 Ok(Poll::Ready(response)) => response,
+                Ok(Poll::Pending) if this.patience.has_ended(this.tail.as_ref(), cx) => {
+                    tracing::warn!(request = &*this.id, "the application did not begin its answer in time: 504");
+                    // A panic of the application's destructors is its own affair.
+                    let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+                    let mut response = Response::new(Body::empty());
+                    *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+                    response
+                }
                 Ok(Poll::Pending) => {
                     this.state = State::Running(future);
                     return Poll::Pending;
@@ -230,7 +342,19 @@ impl Future for Answering {
             State::Done => return Poll::Pending,
         };
         let Some(tail) = this.tail.take() else { return Poll::Pending };
-        let worker = tail.worker.clone();
-        Poll::Ready(Ok(worker.pipeline.finish(response, &this.asked, &this.id, tail)))
+        if !this.patience.slot.http2 {
+            this.patience.slot.answered();
+        }
+        if this.last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response::close(&mut response);
+        }
+        if let Some(protect) = &tail.worker.pipeline.protect {
+            protect.complete(&mut response, this.secure);
+        }
+        let mut response = Pipeline::finish(response, &this.asked, &this.id, tail);
+        if this.patience.slot.http2 {
+            response.headers_mut().remove(CONNECTION);
+        }
+        Poll::Ready(Ok(response))
     }
 }

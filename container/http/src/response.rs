@@ -1,11 +1,16 @@
 //! What every response must satisfy before it goes to the wire, whoever made it.
 
-use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING};
-use http::{Method, Request, Response, StatusCode};
+use std::sync::Arc;
+
+use http::header::{
+    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as HttpBody;
 use wharf_kernel::Body;
 
 use crate::error_page;
+use crate::link::Link;
 
 /// What must be known of the request once the endpoint owns it.
 pub(crate) struct Asked {
@@ -13,16 +18,27 @@ pub(crate) struct Asked {
     pub(crate) accept: Option<HeaderValue>,
     /// Whether it came with a Transfer-Encoding.
     pub(crate) chunked: bool,
+    /// The connection, where the request asks to upgrade it (RFC 9110, section 7.8).
+    pub(crate) upgrade: Option<Arc<Link>>,
+    /// Cookies, and the lines they are in.
+    pub(crate) cookies: usize,
+    pub(crate) cookie_lines: usize,
 }
 
 impl Asked {
-    pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        let mut this = Self { method: request.method().clone(), accept: None, chunked: false };
+    pub(crate) fn of<B>(request: &Request<B>, link: Option<&Arc<Link>>) -> Self {
+        let method = request.method().clone();
+        let mut this = Self { method, accept: None, chunked: false, upgrade: None, cookies: 0, cookie_lines: 0 };
         for (name, value) in request.headers() {
             if *name == ACCEPT && this.accept.is_none() {
                 this.accept = Some(value.clone());
             } else if *name == TRANSFER_ENCODING {
                 this.chunked = true;
+            } else if *name == UPGRADE && request.version() == Version::HTTP_11 {
+                this.upgrade = link.cloned();
+            } else if *name == COOKIE {
+                this.cookie_lines += 1;
+                this.cookies += value.as_bytes().split(|b| *b == b';').count();
             }
         }
         this
@@ -33,8 +49,8 @@ impl Asked {
 /// and an error without content gets the default page.
 pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked, id: &str) {
     let status = response.status();
-    if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-        tracing::warn!(request = id, "the application answered with status {status}, which is not a final one");
+    if status.is_informational() && !(status == StatusCode::SWITCHING_PROTOCOLS && asked.upgrade.is_some()) {
+        tracing::warn!(request = id, "the application answered with status {status}, which is not a final one here");
         *response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     }

@@ -13,24 +13,35 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::MissedTickBehavior;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, timeout};
 use wharf_kernel::Connection;
 
-use crate::Pipeline;
+use crate::acceptor::Pass;
 use crate::clock::{self, Coarse, Slot};
+use crate::link::{Link, Linked};
+use crate::paced::Paced;
+use crate::proxy_protocol::introduced;
 use crate::request_id::RequestIds;
+use crate::tls::{self, Tls};
+use crate::{Pipeline, http2, pipeline};
 
 /// An accepted socket.
 pub(crate) enum Socket {
-    Tcp(std::net::TcpStream),
+    Tcp {
+        stream: std::net::TcpStream,
+        /// Whether it begins with a PROXY protocol header.
+        proxy_protocol: bool,
+        tls: Option<Arc<Tls>>,
+    },
     Unix(std::os::unix::net::UnixStream),
 }
 
 /// What a worker is told.
 pub(crate) enum Command {
-    /// Serve a connection; the permit goes back when it is gone.
-    Serve(Socket, OwnedSemaphorePermit),
+    /// Serve a connection; the pass goes back when it is gone.
+    Serve(Socket, Pass),
     /// Run this between two polls.
     Run(Box<dyn FnOnce() + Send>),
     /// End every connection after the request it is at, cut what is left after the time, and say how many were cut.
@@ -38,9 +49,17 @@ pub(crate) enum Command {
 }
 
 /// How the connections are to behave.
-const OPEN: u8 = 0;
+pub(crate) const OPEN: u8 = 0;
 const DRAINING: u8 = 1;
-const CUT: u8 = 2;
+pub(crate) const CUT: u8 = 2;
+
+/// How a connection is reached from outside its task.
+struct Seated {
+    waker: Waker,
+    slot: Arc<Slot>,
+    /// Of a connection that may be upgraded: HTTP/1, after the handshake.
+    link: Option<Arc<Link>>,
+}
 
 /// What a worker's connections share.
 pub(crate) struct Shared {
@@ -50,8 +69,8 @@ pub(crate) struct Shared {
     pub(crate) open: AtomicUsize,
     state: AtomicU8,
     /// Wakes each connection when `state` changes or its time is up. Locked when a connection comes or goes.
-    wakers: Mutex<HashMap<u64, (Waker, Arc<Slot>)>>,
-    began: Instant,
+    wakers: Mutex<HashMap<u64, Seated>>,
+    pub(crate) began: Instant,
     /// Told when the last connection is gone.
     idle: Notify,
 }
@@ -69,26 +88,47 @@ impl Shared {
         }
     }
 
-    fn wakers(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (Waker, Arc<Slot>)>> {
+    fn wakers(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Seated>> {
         self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the connection woken when the state changes or its time is up.
+    pub(crate) fn seat(&self, key: u64, waker: &Waker, slot: &Arc<Slot>, link: Option<&Arc<Link>>) {
+        self.wakers().insert(key, Seated { waker: waker.clone(), slot: slot.clone(), link: link.cloned() });
+    }
+
+    /// How the connections are to behave.
+    pub(crate) fn state(&self) -> u8 {
+        self.state.load(Ordering::Acquire)
+    }
+
+    /// A new request id.
+    pub(crate) fn next_id(&self) -> Arc<str> {
+        self.ids.next()
+    }
+
+    /// The connections that are idle between two requests, each with a number that is smaller the longer it is so.
+    pub(crate) fn idle(&self) -> Vec<(u64, Arc<Slot>, Waker)> {
+        let all = self.wakers();
+        all.values().filter_map(|s| Some((s.slot.idle()?, s.slot.clone(), s.waker.clone()))).collect()
     }
 
     fn change(&self, state: u8) {
         self.state.store(state, Ordering::Release);
-        for (waker, _) in self.wakers().values() {
-            waker.wake_by_ref();
+        for seated in self.wakers().values() {
+            seated.waker.wake_by_ref();
         }
     }
 
     /// Wakes, for ever, the connections whose time is up.
     async fn sweep(&self) {
-        let mut ticks = tokio::time::interval(clock::tick(self.pipeline.limits.header_timeout));
+        let mut ticks = tokio::time::interval(clock::tick(&self.pipeline.limits));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let now = ticks.tick().await.into_std();
-            for (waker, slot) in self.wakers().values() {
-                if slot.is_due(now) {
-                    waker.wake_by_ref();
+            for seated in self.wakers().values() {
+                if seated.slot.sweep(now) {
+                    seated.waker.wake_by_ref();
                 }
             }
         }
@@ -109,8 +149,13 @@ impl Shared {
         if tokio::time::timeout(time, empty.as_mut()).await.is_ok() {
             return 0;
         }
-        let cut = self.wakers().len();
+        // Upgraded connections have no task of this worker that could end them.
+        let (cut, links): (usize, Vec<_>) = {
+            let all = self.wakers();
+            (all.len(), all.values().filter_map(|seated| seated.link.clone()).collect())
+        };
         self.change(CUT);
+        links.iter().for_each(|link| link.cut());
         empty.await;
         cut
     }
@@ -135,14 +180,19 @@ pub(crate) async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiv
                     let _ = done.send(shared.drain(time).await);
                 });
             }
-            Command::Serve(socket, permit) => {
+            Command::Serve(socket, pass) => {
                 next += 1;
-                let guard = Guard { shared: shared.clone(), key: next, _permit: permit };
+                let guard = Guard { shared: shared.clone(), key: next, _pass: pass };
                 match socket {
-                    Socket::Tcp(stream) => {
-                        let (remote, local) = (stream.peer_addr().ok(), stream.local_addr().ok());
-                        let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { continue };
-                        tokio::spawn(serve(stream, Connection::new(remote, local, false), guard));
+                    Socket::Tcp { stream, proxy_protocol, tls } => {
+                        let connection = Connection::new(stream.peer_addr().ok(), stream.local_addr().ok(), false);
+                        let Ok(stream) = TcpStream::from_std(stream) else { continue };
+                        match tls {
+                            None if !proxy_protocol && !shared.pipeline.limits.http2.cleartext => {
+                                tokio::spawn(serve(stream, connection, guard));
+                            }
+                            tls => _ = tokio::spawn(serve_tcp(stream, connection, proxy_protocol, tls, guard)),
+                        }
                     }
                     Socket::Unix(stream) => {
                         let Ok(stream) = tokio::net::UnixStream::from_std(stream) else { continue };
@@ -154,11 +204,11 @@ pub(crate) async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiv
     }
 }
 
-/// Counts a connection out, however its task ends.
-struct Guard {
-    shared: Arc<Shared>,
-    key: u64,
-    _permit: OwnedSemaphorePermit,
+/// Counts a connection out, however it ends. It goes with the socket, so that an upgraded connection counts, too.
+pub(crate) struct Guard {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) key: u64,
+    _pass: Pass,
 }
 
 impl Drop for Guard {
@@ -171,20 +221,93 @@ impl Drop for Guard {
     }
 }
 
-/// Serves one connection to its end.
+impl Guard {
+    /// Waits for something before the first request; `None` when the server begins to drain.
+    async fn unless_drained<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let slot = Slot::new(self.shared.began, &self.shared.pipeline.limits, false);
+        let mut future = pin!(future);
+        let mut registered = false;
+        poll_fn(|cx| {
+            if !registered {
+                registered = true;
+                self.shared.seat(self.key, cx.waker(), &slot, None);
+            }
+            if self.shared.state() == OPEN { future.as_mut().poll(cx).map(Some) } else { Poll::Ready(None) }
+        })
+        .await
+    }
+}
+
+/// Serves a connection that does not simply begin with a request of HTTP/1.
+async fn serve_tcp(
+    stream: TcpStream,
+    connection: Connection,
+    proxy_protocol: bool,
+    tls: Option<Arc<Tls>>,
+    guard: Guard,
+) {
+    let (mut stream, mut connection) = (stream, connection);
+    if proxy_protocol {
+        let trusted = guard.shared.pipeline.limits.trusted_proxies.clone();
+        match guard.unless_drained(introduced(stream, connection, &trusted)).await {
+            Some(Some(introduced)) => (stream, connection) = introduced,
+            _ => return,
+        }
+    }
+    match tls {
+        Some(tls) => serve_tls(stream, connection, tls, guard).await,
+        None if guard.shared.pipeline.limits.http2.cleartext => serve_either(stream, connection, guard).await,
+        None => serve(stream, connection, guard).await,
+    }
+}
+
+/// Makes the handshake, then serves the protocol that was agreed on (ALPN, RFC 7301).
+async fn serve_tls(stream: TcpStream, connection: Connection, tls: Arc<Tls>, guard: Guard) {
+    let remote = connection.remote;
+    let handshake = timeout(tls.handshake_timeout(), tokio_rustls::TlsAcceptor::from(tls.config()).accept(stream));
+    let Some(result) = guard.unless_drained(handshake).await else { return };
+    let stream = match result {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::info!(remote = remote.map(tracing::field::display), "a TLS handshake failed: {error}");
+            return;
+        }
+        Err(_) => {
+            tracing::info!(remote = remote.map(tracing::field::display), "a TLS handshake took too long");
+            return;
+        }
+    };
+    let session = stream.get_ref().1;
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    let connection = connection.encrypted(tls::facts(session));
+    if http2 { http2::serve(stream, connection, guard).await } else { serve(stream, connection, guard).await }
+}
+
+/// Serves the protocol that the client begins with, where HTTP/2 may be spoken without TLS.
+async fn serve_either(stream: TcpStream, connection: Connection, guard: Guard) {
+    let limit = guard.shared.pipeline.limits.header_timeout;
+    match guard.unless_drained(timeout(limit, http2::sniff(stream))).await {
+        Some(Ok(Ok((true, stream)))) => http2::serve(stream, connection, guard).await,
+        Some(Ok(Ok((false, stream)))) => serve(stream, connection, guard).await,
+        _ => {}
+    }
+}
+
+/// Serves one HTTP/1 connection to its end.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, connection: Connection, guard: Guard) {
     let connection = Arc::new(connection);
-    let shared = &guard.shared;
+    let (shared, key) = (guard.shared.clone(), guard.key);
+    let link = Link::new(guard);
     let limits = &shared.pipeline.limits;
+    let slot = Slot::new(shared.began, limits, false);
     let service = {
-        let (shared, connection) = (shared.clone(), connection.clone());
-        service_fn(move |request| Pipeline::begin(&shared, &connection, shared.ids.next(), request))
+        let (shared, connection, slot, link) = (shared.clone(), connection.clone(), slot.clone(), link.clone());
+        service_fn(move |request| Pipeline::begin(&shared, &connection, Some(&link), &slot, shared.ids.next(), request))
     };
-    let slot = Slot::new(shared.began);
     let mut builder = http1::Builder::new();
     builder
         .timer(Coarse(slot.clone()))
-        .header_read_timeout(limits.header_timeout)
+        .header_read_timeout(limits.keep_alive)
         .max_header_size(limits.header_bytes + limits.target_bytes)
         .max_buf_size((limits.header_bytes + limits.target_bytes).max(64 * 1024))
         .half_close(false)
@@ -193,14 +316,19 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, co
     if limits.header_count != 100 {
         builder.max_headers(limits.header_count);
     }
-    let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let paced = Paced::new(stream, slot.clone(), shared.clone());
+    let stream = TokioIo::new(Linked::new(paced, link.clone()));
+    let mut served = pin!(builder.serve_connection(stream, service).with_upgrades());
     let (mut seen, mut registered) = (OPEN, false);
     let result = poll_fn(|cx| {
         if !registered {
             registered = true;
-            shared.wakers().insert(guard.key, (cx.waker().clone(), slot.clone()));
+            shared.seat(key, cx.waker(), &slot, Some(&link));
         }
-        let state = shared.state.load(Ordering::Acquire);
+        let state = shared.state();
+        if slot.is_cut() {
+            return Poll::Ready(Ok(()));
+        }
         if state != seen {
             seen = state;
             if state == CUT {
@@ -211,9 +339,21 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, co
         served.as_mut().poll(cx)
     })
     .await;
+    // Not one poll later: whoever has the upgraded socket now is on this thread, too.
+    link.http_is_over();
+    let remote = &*connection.remote_text;
+    if slot.is_cut() && slot.refused.get().is_none() {
+        tracing::info!(remote, "the client does not take what is sent: the connection is cut");
+    }
     if let Err(error) = result {
-        let remote = &*connection.remote_text;
         if error.is_parse() {
+            let status = if error.is_parse_too_large() { 431 } else { 400 };
+            let (status, id) = match slot.refused.get() {
+                Some((status, id)) => (status.as_u16(), id.clone()),
+                // hyper answered by itself: behind another answer, or with none.
+                None => (status, shared.next_id()),
+            };
+            pipeline::write_refused(&shared.pipeline, &connection, status, &id);
             tracing::info!(remote, "refused what is not a valid HTTP/1 request: {error}");
         } else {
             tracing::debug!(remote, "the connection ended early: {error}");

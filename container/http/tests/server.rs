@@ -10,22 +10,43 @@ use support::*;
 use wharf_http::{Bound, Limits, Listen, Server, ServerConfig};
 
 #[test]
-fn at_the_limit_accepting_pauses_and_goes_on() {
+fn at_the_limit_new_connections_wait_for_busy_ones() {
     let limits = Limits { connections: 2, ..Limits::default() };
     let running = start_with(limits, vec![route("/", None, false)]);
-    let request = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
-    let mut held: Vec<_> = (0..2).map(|_| connect(running.addr)).collect();
-    for stream in &mut held {
-        stream.write_all(request).unwrap();
-        assert!(stream.read(&mut [0; 512]).unwrap() > 0);
+    let mut busy: Vec<_> = (0..2).map(|_| connect(running.addr)).collect();
+    for stream in &mut busy {
+        stream.write_all(b"POST /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n").unwrap();
+        stream.read_exact(&mut [0; 25]).unwrap();
     }
     let mut third = connect(running.addr);
-    third.write_all(request).unwrap();
+    third.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     third.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert!(third.read(&mut [0; 512]).is_err(), "it waits");
-    drop(held.pop());
+    drop(busy.pop());
     third.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     assert!(third.read(&mut [0; 512]).unwrap() > 0, "it is served once another is gone");
+}
+
+#[test]
+fn at_the_limit_the_connection_that_is_idle_longest_goes() {
+    let limits = Limits { connections: 3, ..Limits::default() };
+    let running = start_with(limits, vec![route("/", None, false)]);
+    let request = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut idle: Vec<_> = (0..3).map(|_| connect(running.addr)).collect();
+    for stream in &mut idle {
+        stream.write_all(request).unwrap();
+        assert!(stream.read(&mut [0; 512]).unwrap() > 0);
+        // The ages are counted in milliseconds.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut new = connect(running.addr);
+    new.write_all(request).unwrap();
+    assert!(new.read(&mut [0; 512]).unwrap() > 0, "it is served at once");
+    assert_eq!(idle[0].read(&mut [0; 16]).unwrap(), 0, "the oldest was closed");
+    for stream in &mut idle[1..] {
+        stream.write_all(request).unwrap();
+        assert!(stream.read(&mut [0; 512]).unwrap() > 0, "the others live on");
+    }
 }
 
 #[test]
@@ -82,6 +103,46 @@ fn draining_finishes_requests_and_cuts_the_rest() {
     assert_eq!(running.pipeline.counters.open_connections(), 0);
     assert_eq!(running.server.drain(Duration::ZERO), 0);
     running.server.stop();
+}
+
+#[test]
+fn an_upgraded_connection_counts_to_its_end_whoever_has_it() {
+    let limits = Limits { connections: 3, ..Limits::default() };
+    let running = start_with(limits, vec![route("/", None, false)]);
+    let head = b"GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: shout\r\n\r\n";
+    let open = || {
+        let mut stream = connect(running.addr);
+        stream.write_all(head).unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+        assert_eq!(statuses(&String::from_utf8(answer).unwrap()), [101]);
+        stream
+    };
+    let route = running.pipeline.routes.load();
+    let counters = &route.routes()[0].counters;
+    let mut ending = open();
+    let _staying = [open(), open()];
+    assert_eq!((running.pipeline.counters.open_connections(), counters.open_upgrades()), (3, 3));
+    assert_eq!((counters.in_flight(), counters.by_class()), (0, [3, 0, 0, 0, 0]));
+    // All there may be are open.
+    let mut waiting = connect(running.addr);
+    waiting.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    assert!(running.log.0.lock().unwrap().is_empty());
+    ending.write_all(b"hello").unwrap();
+    assert_eq!(read_all(&mut ending), "HELLO");
+    assert_eq!(statuses(&read_all(&mut waiting)), [200]);
+    // Written down at its end, with what went over it since.
+    let records = running.log.0.lock().unwrap().clone();
+    let record = records.iter().find(|r| r.status == 101).unwrap();
+    assert_eq!((record.bytes, record.aborted, record.app.is_some()), (5, false, true));
+    assert_eq!((counters.open_upgrades(), counters.upgraded(), counters.bytes_in()), (2, 3, 5));
+    // A drain waits for the two, and cuts them.
+    assert_eq!(running.server.drain(Duration::from_millis(200)), 2);
+    assert_eq!(running.pipeline.counters.open_connections(), 0);
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub struct Counts {
     bytes_out: AtomicU64,
     begun: AtomicU64,
     sum_us: AtomicU64,
+    upgrades: AtomicU64,
+    upgraded: AtomicU64,
     /// One for each bound, and one for what is above the last.
     buckets: [AtomicU64; 13],
 }
@@ -48,6 +50,8 @@ impl Counts {
             bytes_out: AtomicU64::new(0),
             begun: AtomicU64::new(0),
             sum_us: AtomicU64::new(0),
+            upgrades: AtomicU64::new(0),
+            upgraded: AtomicU64::new(0),
             buckets: Default::default(),
         }
     }
@@ -55,6 +59,19 @@ impl Counts {
     /// A request has begun.
     pub fn begin(&self) {
         self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection has been upgraded. Its request has ended with status 101.
+    pub fn upgrade_begun(&self) {
+        self.upgrades.fetch_add(1, Ordering::Relaxed);
+        self.upgraded.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An upgraded connection is gone.
+    pub fn upgrade_ended(&self, bytes_in: u64, bytes_out: u64) {
+        self.upgrades.fetch_sub(1, Ordering::Relaxed);
+        self.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
+        self.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
     }
 
     /// A request that had begun is over: its last body byte is sent, or it broke off.
@@ -103,6 +120,16 @@ impl AppCounters {
         // What ends while this adds up must not be missing from what has begun.
         let ended = self.requests();
         self.sum(|set| &set.begun).saturating_sub(ended)
+    }
+
+    /// Upgraded connections that are open.
+    pub fn open_upgrades(&self) -> u64 {
+        self.sum(|set| &set.upgrades)
+    }
+
+    /// Connections upgraded since the start.
+    pub fn upgraded(&self) -> u64 {
+        self.sum(|set| &set.upgraded)
     }
 
     /// Content bytes received.

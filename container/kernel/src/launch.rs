@@ -105,6 +105,11 @@ pub trait Launcher: Send + Sync + 'static {
     /// # Errors
     /// The refusal, with its stage.
     fn launch(&self, plan: &Plan) -> Result<Arc<dyn Launched>, Refusal>;
+
+    /// The application was undeployed: what is kept for it beyond its generations ends.
+    fn undeployed(&self, id: &AppId) {
+        let _ = id;
+    }
 }
 
 /// A generation that runs.
@@ -129,6 +134,12 @@ pub trait Launched: Send + Sync + 'static {
         0
     }
 
+    /// Tells it that it will have to end, so that its upgraded connections close in good order. It goes on serving. Returns
+    /// soon; may be called more than once.
+    fn drain(&self) {
+        self.gate().drain();
+    }
+
     /// Lets it go: waits for its last lease, stops and unloads it. Blocks, at most a few times `stop_timeout` after the drain.
     /// The caller has taken it out of the route table and closed its gate.
     ///
@@ -148,6 +159,9 @@ pub struct Retirement {
     pub left_bytes: u64,
     /// Blocks its code left on its heap.
     pub left_blocks: u64,
+    /// Upgraded connections that had not ended within the drain time, and were cut.
+    #[serde(default)]
+    pub cut_upgrades: u64,
     /// File descriptors its code left open, closed with it.
     #[serde(default)]
     pub left_descriptors: u64,

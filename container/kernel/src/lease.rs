@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use crate::drain::{Drain, Phase, Reached};
 use crate::per_thread::{Alone, PerThread, WeakPerThread};
 
 /// What a lease is held for, so that a report can say what keeps a generation.
@@ -49,6 +50,7 @@ struct Slot {
 
 struct State {
     closed: AtomicBool,
+    drain: Arc<Drain>,
     on_idle: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -62,7 +64,8 @@ impl Gate {
     /// An open gate. `on_idle` is called when the last lease of a closed gate is given back, and by [`Gate::close`] where
     /// there is none; it may be called more than once, must be quick and must not panic.
     pub fn new(on_idle: impl Fn() + Send + Sync + 'static) -> Self {
-        let state = Arc::new(State { closed: AtomicBool::new(false), on_idle: Box::new(on_idle) });
+        let state =
+            Arc::new(State { closed: AtomicBool::new(false), drain: Arc::default(), on_idle: Box::new(on_idle) });
         let slot = || Slot { held: AtomicU64::new(0), all: OnceLock::new(), state: state.clone() };
         let slots = PerThread::new(slot);
         for slot in slots.iter() {
@@ -81,9 +84,20 @@ impl Gate {
         (!self.state.closed.load(Ordering::SeqCst)).then_some(lease)
     }
 
-    /// Gives no more leases.
+    /// Tells what lives long in the generation that it has to end: see [`Lease::reached`]. Leases are still given.
+    pub fn drain(&self) {
+        self.state.drain.advance(Phase::Draining);
+    }
+
+    /// Tells what is left that the drain time is over.
+    pub fn cut(&self) {
+        self.state.drain.advance(Phase::Cut);
+    }
+
+    /// Gives no more leases, and drains.
     pub fn close(&self) {
         self.state.closed.store(true, Ordering::SeqCst);
+        self.drain();
         if self.is_idle() {
             (self.state.on_idle)();
         }
@@ -141,6 +155,17 @@ impl Lease {
             slot.held.fetch_add(one(kind), Ordering::SeqCst);
         }
         Self { slot: self.slot.clone(), kind }
+    }
+}
+
+impl Lease {
+    /// Done when the generation has come to this phase. What holds a lease for long, for an upgraded connection say, ends
+    /// in good order at [`Phase::Draining`], and at once at [`Phase::Cut`].
+    pub fn reached(&self, phase: Phase) -> Reached {
+        match &self.slot {
+            Some(slot) => slot.state.drain.reached(phase),
+            None => Reached::never(phase),
+        }
     }
 }
 

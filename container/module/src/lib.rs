@@ -20,9 +20,11 @@ mod launcher;
 mod library;
 mod loaded;
 mod probe;
+mod session;
 mod signals;
 mod symbolise;
 pub mod trial;
+mod upgrade;
 
 pub use heap::Allocator;
 pub use launcher::{ModuleConfig, ModuleLauncher};

@@ -233,6 +233,14 @@ impl Loaded {
         self.host.panics.load(Ordering::Relaxed)
     }
 
+    /// Tells it that it will have to stop. Called on short-lived threads, and on the one that retires it.
+    pub(crate) fn draining(&self) {
+        if let (Some(module), Some(instance), true, None) = (self.module, self.instance, self.started, &self.pending) {
+            // SAFETY: an instance of this module, started and not stopped.
+            unsafe { module.draining()(instance.0) }
+        }
+    }
+
     /// Calls `stop`, then `destroy`, each on a thread of its own. `Err` names the one that does not come back.
     fn stop_and_destroy(&mut self, timeout: Duration) -> Result<(), String> {
         if let Some((name, handle)) = self.pending.take() {

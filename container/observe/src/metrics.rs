@@ -22,10 +22,14 @@ pub struct Sources {
     pub routes: Arc<Routes>,
     /// The server's counters.
     pub server: Arc<ServerCounters>,
+    /// The sessions of each context: host, context path, numbers.
+    pub sessions: Read<Vec<(String, String, wharf_kernel::session::Counts)>>,
     /// Access log records that were dropped.
     pub access_log_dropped: Read<u64>,
     /// How many generations there are in each state.
     pub generations: Read<Vec<(String, u64)>>,
+    /// Upgraded connections that were cut at the end of a drain time.
+    pub cut_upgrades: Read<u64>,
     /// Redeploys since the start: a generation took the place of another one.
     pub redeploys: Read<u64>,
     /// Bytes on the heap of each application, where that is known.
@@ -113,7 +117,8 @@ impl Families<'_> {
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Sources { routes, server, access_log_dropped, generations, redeploys, heaps } = &self.0;
+        let Sources { routes, server, access_log_dropped, generations, cut_upgrades, redeploys, heaps, sessions } =
+            &self.0;
         let mut out = Families(encoder);
 
         let table = routes.load();
@@ -134,6 +139,8 @@ impl Collector for Scrape {
         out.counters("wharf_requests", "Requests answered; without app: no application saw them", requests)?;
         let each = |read: fn(&AppCounters) -> u64| apps.iter().map(move |app| (labels(&app.app), read(app)));
         out.gauges("wharf_requests_in_flight", "Requests begun and not ended", each(AppCounters::in_flight))?;
+        out.gauges("wharf_upgrades_open", "Upgraded connections that are open", each(AppCounters::open_upgrades))?;
+        out.counters("wharf_upgrades", "Connections upgraded", each(AppCounters::upgraded))?;
         out.counters("wharf_request_bytes", "Request content received", each(AppCounters::bytes_in))?;
         out.counters("wharf_response_bytes", "Response content sent", each(AppCounters::bytes_out))?;
         {
@@ -159,10 +166,22 @@ impl Collector for Scrape {
         out.counter("wharf_endpoint_panics", "Panics of endpoints caught by the pipeline", server.panics())?;
         out.counter("wharf_access_log_dropped", "Access log records not written", access_log_dropped())?;
 
+        let sessions = sessions();
+        let each = |read: fn(&wharf_kernel::session::Counts) -> u64| {
+            sessions.iter().map(move |(host, app, n)| ([("app", app.as_str()), ("host", host.as_str())], read(n)))
+        };
+        out.gauges("wharf_sessions_active", "Sessions that there are", each(|n| n.active))?;
+        out.gauges("wharf_sessions_bytes", "Bytes of the values of all sessions", each(|n| n.bytes))?;
+        out.counters("wharf_sessions_created", "Sessions begun", each(|n| n.created))?;
+        out.counters("wharf_sessions_expired", "Sessions ended for want of requests", each(|n| n.expired))?;
+        out.counters("wharf_sessions_invalidated", "Sessions ended by the application", each(|n| n.invalidated))?;
+        out.counters("wharf_sessions_rejected", "Sessions not begun because of a limit", each(|n| n.rejected))?;
+
         let states = generations();
         let states = states.iter().map(|(state, n)| ([("state", state.as_str())], *n));
         out.gauges("wharf_generations", "Generations of applications by state", states)?;
         out.counter("wharf_redeploys", "Generations that took the place of another", redeploys())?;
+        out.counter("wharf_upgrades_cut", "Upgraded connections cut at the end of a drain time", cut_upgrades())?;
         let heaps = heaps();
         let heaps = heaps.iter().map(|(app, bytes)| (labels(app), *bytes));
         out.gauges("wharf_app_heap_bytes", "Bytes on the heap of an application", heaps)?;
@@ -229,8 +248,16 @@ mod tests {
         let metrics = Metrics::new(Sources {
             routes: Arc::new(Routes::new(RouteTable::new([], [Arc::new(route)]).unwrap())),
             server,
+            sessions: Box::new(|| {
+                vec![(
+                    "default".into(),
+                    "/shop".into(),
+                    wharf_kernel::session::Counts { active: 6, ..Default::default() },
+                )]
+            }),
             access_log_dropped: Box::new(|| 3),
             generations: Box::new(|| vec![("serving".to_owned(), 1)]),
+            cut_upgrades: Box::new(|| 5),
             redeploys: Box::new(|| 4),
             heaps: Box::new(move || vec![(id.clone(), 1024)]),
         });
@@ -250,6 +277,9 @@ mod tests {
             "wharf_access_log_dropped_total 3".to_owned(),
             r#"wharf_generations{state="serving"} 1"#.to_owned(),
             "wharf_redeploys_total 4".to_owned(),
+            "wharf_upgrades_cut_total 5".to_owned(),
+            format!("wharf_upgrades_open{{{app}}} 0"),
+            r#"wharf_sessions_active{app="/shop",host="default"} 6"#.to_owned(),
             format!("wharf_app_heap_bytes{{{app}}} 1024"),
         ];
         for line in expected {
