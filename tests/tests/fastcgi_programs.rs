@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use wharf_tests::{Answer, Browser, Site, Wharf, installed, is_alive, wait, within};
+use wharf_tests::{Answer, Browser, Site, Wharf, installed, is_alive, wait, within, workspace};
 
 /// The PHP FastCGI process manager on a socket of its own.
 struct Fpm {
@@ -72,6 +72,11 @@ echo $_POST["note"], " ", $file["size"], " ", md5_file(__DIR__ . "/uploads/" . b
 "#;
 
 const SESSION: &str = "<?php session_start(); $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; echo $_SESSION['n'];";
+
+/// A file of a sample application.
+fn sample(path: &str) -> Vec<u8> {
+    fs::read(workspace().join("sample-apps").join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
 
 /// A form with a file in it.
 fn multipart(fields: &[(&str, &str)], file: (&str, &str, &[u8])) -> Vec<u8> {
@@ -220,6 +225,30 @@ fn a_command_that_crashes_at_once_is_not_started_without_pause() {
     assert!((1..20).contains(&lines), "{lines}");
 }
 
+#[test]
+fn the_sample_greets_and_counts_visits() {
+    if !installed(&["/usr/bin/php-cgi"]) {
+        return;
+    }
+    let site = Site::new();
+    for name in ["app.toml", "index.php", "style.css"] {
+        site.put(&format!("deploy/php-hello/{name}"), sample(&format!("php-hello/{name}")));
+    }
+    // Where sessions are kept by default need not be there for everyone.
+    let toml = String::from_utf8(sample("php-hello/app.toml")).unwrap();
+    let command = format!("[\"php-cgi\", \"-d\", \"session.save_path={}\"]", site.path("").display());
+    site.put("deploy/php-hello/app.toml", toml.replace("[\"php-cgi\"]", &command));
+    let wharf = site.start(&[]);
+    let mut browser = Browser::new(&wharf);
+    assert!(browser.get("/php-hello/?name=%3Cb%3E").text().contains("Hello, &lt;b&gt;!"));
+    let text = browser.post("/php-hello/any/page", &[("name", "Ann")]).text();
+    assert!(
+        text.contains("Hello, Ann!") && text.contains("<code>/php-hello/any/page</code>; this is visit 2"),
+        "{text}"
+    );
+    assert!(browser.get("/php-hello/style.css").text().contains("font-family"));
+}
+
 /// Copies a folder, files behind links too.
 fn copy(from: &str, to: &Path) {
     let status = Command::new("cp").args(["-rL", from]).arg(to).status().expect("cp runs");
@@ -333,21 +362,6 @@ fn dokuwiki_is_logged_in_to_written_in_and_given_a_picture() {
     }
 }
 
-const ASPX: &str = r#"<%@ Page Language="C#" %>
-<script runat="server">
-void Page_Load(object sender, EventArgs e) {
-    int n = Session["n"] == null ? 0 : (int) Session["n"];
-    Session["n"] = n + 1;
-    Visits.Text = "visit " + (n + 1) + (IsPostBack ? " postback" : " first");
-}
-void Greet(object sender, EventArgs e) { Greeting.Text = "Hello, " + Server.HtmlEncode(Name.Text); }
-</script>
-<html><body><form runat="server">
-<asp:Label id="Visits" runat="server" /> <asp:TextBox id="Name" runat="server" />
-<asp:Button id="Go" Text="Go" OnClick="Greet" runat="server" /> <asp:Label id="Greeting" runat="server" />
-</form></body></html>
-"#;
-
 fn aspx(wharf: &Wharf) {
     let mut browser = Browser::new(wharf);
     // Mono compiles a page when it is first asked for.
@@ -373,7 +387,9 @@ fn aspx_pages_with_postback_and_session() {
     if !installed(&["/usr/bin/fastcgi-mono-server4"]) {
         return;
     }
-    let site = Site::new().with("deploy/shop/default.aspx", ASPX).with("deploy/shop/style.css", "css");
+    let site = Site::new()
+        .with("deploy/shop/default.aspx", sample("aspnet-hello/default.aspx"))
+        .with("deploy/shop/style.css", "css");
     site.put("deploy/shop/web.config", "<configuration><system.web></system.web></configuration>");
     site.put("deploy/shop/App_Data/secret.txt", "secret");
     site.put("deploy/shop/code.cs", "class Secret {}");
