@@ -84,7 +84,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     };
     let modules = ModuleLauncher::new(modules, server.workers())
         .map_err(|e| format!("state folder '{}': {e}", settings.state_dir.display()))?;
-    let fastcgi = Arc::new(FastCgi);
+    let fastcgi = Arc::new(FastCgi::default());
     let proxy = Proxy::new().map_err(|e| format!("no random numbers: {e}"))?;
     let launchers: wharf_deployer::Launchers = vec![
         (Kind::Module, Arc::new(modules)),

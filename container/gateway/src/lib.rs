@@ -8,11 +8,12 @@ mod endpoint;
 mod fastcgi;
 mod generation;
 mod meta_variables;
+mod program;
 mod proxy;
 mod script;
 mod static_site;
 
 pub use cgi::Cgi;
-pub use fastcgi::FastCgi;
+pub use fastcgi::{FastCgi, codec};
 pub use proxy::Proxy;
 pub use static_site::StaticSite;

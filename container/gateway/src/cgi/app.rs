@@ -3,23 +3,22 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wharf_kernel::launch::Plan;
 use wharf_kernel::options::CgiOptions;
 
-use super::errors::Budget;
-use super::process::Processes;
-use super::send_file::SendFile;
 use crate::beneath::Beneath;
+use crate::cgi_response::HeadLimits;
 use crate::endpoint::Files;
+use crate::program::process::Processes;
+use crate::program::request::Common;
+use crate::program::send_file::SendFile;
+use crate::program::slots::Slots;
 use crate::script::{Found, Script, ScriptRules, find};
 
 /// One application.
 pub(super) struct App {
-    /// Its context path, for the log; `/` for the root.
-    pub(super) name: String,
+    pub(super) common: Common,
     /// Its document root, absolute.
     pub(super) root: PathBuf,
     pub(super) options: CgiOptions,
@@ -27,13 +26,8 @@ pub(super) struct App {
     program: Option<PathBuf>,
     beneath: Beneath,
     rules: ScriptRules,
-    /// Serves what is no program, where that is wanted.
-    pub(super) files: Option<Files>,
-    pub(super) send_file: SendFile,
     pub(super) processes: Arc<Processes>,
-    pub(super) budget: Arc<Budget>,
-    slots: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    pub(super) slots: Slots,
 }
 
 impl App {
@@ -48,14 +42,20 @@ impl App {
             index: options.index.clone(),
             no_execute: options.no_execute.clone(),
         };
-        Ok(Self {
+        let common = Common {
             name: if context.is_empty() { "/".into() } else { context.into() },
             files: options.static_files.then(|| Files::new(beneath.clone(), context)),
-            send_file: SendFile::open(&options, base)?,
-            slots: Arc::new(Semaphore::new(options.max_processes.min(Semaphore::MAX_PERMITS))),
-            waiting: AtomicUsize::new(0),
-            processes: Arc::default(),
+            send_file: SendFile::open(&options.sendfile_roots, &options.accel_redirects, base)?,
             budget: Arc::default(),
+            limits: HeadLimits { bytes: options.max_header_bytes, fields: options.max_header_fields },
+            first_byte_timeout: options.first_byte_timeout,
+            idle_timeout: options.idle_timeout,
+            total_timeout: options.total_timeout,
+        };
+        Ok(Self {
+            common,
+            slots: Slots::new(options.max_processes, options.queue, options.queue_timeout),
+            processes: Arc::default(),
             root,
             options,
             program,
@@ -74,36 +74,9 @@ impl App {
         }
     }
 
-    /// Waits for the right to start a process. `None` where too many wait, or for too long, or the application stops.
-    pub(super) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(permit) = self.slots.clone().try_acquire_owned() {
-            return Some(permit);
-        }
-        let _waiting = Waiting::new(&self.waiting, self.options.queue)?;
-        tokio::time::timeout(self.options.queue_timeout, self.slots.clone().acquire_owned()).await.ok()?.ok()
-    }
-
     /// Ends every process. May be called more than once.
     pub(super) fn stop(&self) {
         self.slots.close();
         self.processes.end_all(self.options.kill_timeout);
-    }
-}
-
-/// A place in the queue.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize, most: usize) -> Option<Self> {
-        // Counted first: the guard takes it back where there were too many.
-        let before = count.fetch_add(1, Ordering::Relaxed);
-        let guard = Self(count);
-        (before < most).then_some(guard)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

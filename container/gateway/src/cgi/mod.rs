@@ -1,17 +1,12 @@
 //! Runs folders of CGI programs.
 
 mod app;
-mod errors;
-mod input;
-mod process;
 mod request;
-mod send_file;
-mod talk;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::Handle;
 use wharf_kernel::launch::{Description, Launched, Launcher, Plan};
 use wharf_kernel::options::CgiOptions;
 use wharf_kernel::refusal::Code;
@@ -19,40 +14,19 @@ use wharf_kernel::{Endpoint, Exchange, Refusal, ResponseFuture};
 
 use self::app::App;
 use crate::generation::Generation;
+use crate::program::process;
+use crate::program::request::begin;
+use crate::program::runtime::Threads;
 
 /// Launches folders of CGI programs.
-///
-/// All their requests are served on a runtime of its own, made with the first application: to start a program blocks the
-/// thread that does it for a millisecond, which a thread with many connections must not be.
-#[derive(Debug, Default)]
-pub struct Cgi {
-    runtime: OnceLock<Owned>,
-}
-
 #[derive(Debug)]
-struct Owned(Option<Runtime>);
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        // Never waits: the programs were ended with their applications.
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
+pub struct Cgi {
+    threads: Threads,
 }
 
-impl Cgi {
-    fn runtime(&self) -> Result<Handle, Refusal> {
-        if self.runtime.get().is_none() {
-            let threads = std::thread::available_parallelism().map_or(4, usize::from).max(4);
-            let made =
-                Builder::new_multi_thread().worker_threads(threads).thread_name("wharf-cgi").enable_all().build();
-            let made = made.map_err(|e| Refusal::new(Code::StartFailed, format!("the threads for CGI: {e}")))?;
-            // Another may have been first; this one ends then.
-            let _ = self.runtime.set(Owned(Some(made)));
-        }
-        let made = self.runtime.get().and_then(|r| r.0.as_ref()).map(|r| r.handle().clone());
-        made.ok_or_else(|| Refusal::new(Code::StartFailed, "the threads for CGI are gone"))
+impl Default for Cgi {
+    fn default() -> Self {
+        Self { threads: Threads::new("wharf-cgi") }
     }
 }
 
@@ -82,7 +56,7 @@ impl Launcher for Cgi {
 
     fn launch(&self, plan: &Plan) -> Result<Arc<dyn Launched>, Refusal> {
         let description = self.verify(plan)?;
-        let runtime = self.runtime()?;
+        let runtime = self.threads.handle()?;
         let app = App::open(plan, options(plan), base(plan))
             .map_err(|e| Refusal::new(Code::Unreadable, format!("{}: {e}", plan.source.display())))?;
         let app = Arc::new(app);
@@ -108,6 +82,6 @@ struct Programs {
 
 impl Endpoint for Programs {
     fn call(&self, exchange: Exchange) -> ResponseFuture {
-        request::begin(self.app.clone(), &self.runtime, exchange)
+        begin(self.app.clone(), &self.runtime, exchange)
     }
 }

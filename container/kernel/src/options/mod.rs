@@ -8,7 +8,7 @@ mod session;
 mod web;
 
 pub use cgi::CgiOptions;
-pub use fastcgi::FastCgiOptions;
+pub use fastcgi::{FastCgiAddress, FastCgiOptions};
 pub use init::InitValue;
 pub use proxy::{
     Backend, Eject, HashKey, Health, HostHeader, Policy, ProcessListen, Protocol, ProxyOptions, Retry, Sticky, Tls,

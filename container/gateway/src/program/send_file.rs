@@ -1,6 +1,7 @@
 //! `X-Sendfile` and `X-Accel-Redirect`: a program names a file, and the container sends it, from folders that the
 //! configuration names and nowhere else.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
@@ -8,7 +9,6 @@ use http::header::{
     ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED,
 };
 use http::{Response, StatusCode};
-use wharf_kernel::options::CgiOptions;
 use wharf_kernel::{Body, Lease};
 use wharf_mapping::canonicalise;
 
@@ -21,7 +21,7 @@ const SENDFILE: HeaderName = HeaderName::from_static("x-sendfile");
 const ACCEL: HeaderName = HeaderName::from_static("x-accel-redirect");
 
 /// The folders of an application.
-pub(super) struct SendFile {
+pub(crate) struct SendFile {
     roots: Vec<(PathBuf, Files)>,
     /// Longest prefix first.
     prefixes: Vec<(String, Files)>,
@@ -29,10 +29,14 @@ pub(super) struct SendFile {
 
 impl SendFile {
     /// Opens them.
-    pub(super) fn open(options: &CgiOptions, base: &Path) -> io::Result<Self> {
+    pub(crate) fn open(
+        sendfile_roots: &[PathBuf],
+        accel_redirects: &BTreeMap<String, PathBuf>,
+        base: &Path,
+    ) -> io::Result<Self> {
         let files = |path: &Path| Beneath::open_root(path).map(Files::plain);
         let mut roots = Vec::new();
-        for root in &options.sendfile_roots {
+        for root in sendfile_roots {
             // Both names: programs may use either.
             let (named, real) = (std::path::absolute(base.join(root))?, std::fs::canonicalize(base.join(root))?);
             roots.push((named.clone(), files(&real)?));
@@ -41,7 +45,7 @@ impl SendFile {
             }
         }
         let mut prefixes = Vec::new();
-        for (prefix, root) in &options.accel_redirects {
+        for (prefix, root) in accel_redirects {
             prefixes.push((prefix.clone(), files(&base.join(root))?));
         }
         prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
@@ -52,10 +56,10 @@ impl SendFile {
     ///
     /// # Errors
     /// Where the file is in none of the folders.
-    pub(super) fn ordered(&self, head: &mut CgiHead) -> Result<Option<(&Files, String)>, Failure> {
+    pub(crate) fn ordered(&self, head: &mut CgiHead) -> Result<Option<(&Files, String)>, Failure> {
         let (sendfile, accel) = (head.headers.remove(SENDFILE), head.headers.remove(ACCEL));
         let refuse = |name: &HeaderName, key: &str| {
-            Failure::bad(format!("its {name} is in none of the folders that [cgi] {key} names"))
+            Failure::bad(format!("its {name} is in none of the folders that {key} names"))
         };
         if let Some(value) = sendfile {
             let refused = || refuse(&SENDFILE, "sendfile_roots");
@@ -82,7 +86,7 @@ impl SendFile {
 }
 
 /// Sends the file, with what the program said of it.
-pub(super) async fn send(
+pub(crate) async fn send(
     files: &Files,
     path: &str,
     mut said: CgiHead,

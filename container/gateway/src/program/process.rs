@@ -17,15 +17,12 @@ use rustix::process::{
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use wharf_kernel::options::CgiOptions;
-
-use crate::meta_variables::MetaVariables;
 
 /// How long SIGKILL is waited for, where nobody else may wait.
 const KILLED: Duration = Duration::from_secs(2);
 
 /// Whether a file may be run: a regular file, executable, and not writable by everyone.
-pub(super) fn check_program(file: &Path) -> Result<(), &'static str> {
+pub(crate) fn check_program(file: &Path) -> Result<(), &'static str> {
     let Ok(metadata) = std::fs::metadata(file) else { return Err("there is no such file") };
     if !metadata.is_file() {
         return Err("not a regular file");
@@ -41,7 +38,7 @@ pub(super) fn check_program(file: &Path) -> Result<(), &'static str> {
 
 /// The processes of an application that are not gone yet.
 #[derive(Default)]
-pub(super) struct Processes {
+pub(crate) struct Processes {
     live: Mutex<Live>,
     /// Told when one is gone.
     gone: Condvar,
@@ -59,8 +56,13 @@ impl Processes {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether none may start any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Ends all of them and lets none start any more: SIGTERM, and SIGKILL after `grace`. Blocks until they are gone.
-    pub(super) fn end_all(&self, grace: Duration) {
+    pub(crate) fn end_all(&self, grace: Duration) {
         self.lock().closed = true;
         for (signal, time) in [(Signal::TERM, grace), (Signal::KILL, KILLED)] {
             let live = self.lock();
@@ -81,15 +83,29 @@ fn kill_group(leader: i32, signal: Signal) {
     }
 }
 
+/// What is started.
+pub(crate) struct Start<'a> {
+    /// Its file, or its name, to be looked for in the variable `PATH`.
+    pub(crate) program: &'a OsStr,
+    pub(crate) arguments: &'a [String],
+    pub(crate) folder: Option<&'a Path>,
+    /// RLIMIT_AS.
+    pub(crate) memory: Option<u64>,
+    /// RLIMIT_CPU.
+    pub(crate) cpu: Option<Duration>,
+    /// RLIMIT_NOFILE.
+    pub(crate) open_files: Option<u64>,
+}
+
 /// The ends of its pipes.
-pub(super) struct Pipes {
-    pub(super) stdin: Option<ChildStdin>,
-    pub(super) stdout: ChildStdout,
-    pub(super) stderr: ChildStderr,
+pub(crate) struct Pipes {
+    pub(crate) stdin: Option<ChildStdin>,
+    pub(crate) stdout: ChildStdout,
+    pub(crate) stderr: ChildStderr,
 }
 
 /// A process that was started. It is killed and waited for when this is dropped.
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     leader: i32,
     /// Readable when the leader has ended; it stays a zombie, and its id its own, until it is waited for.
@@ -103,18 +119,18 @@ impl Process {
     ///
     /// # Errors
     /// As the system says: the file is no program, may not be executed, or there are too many processes or files.
-    pub(super) fn start(
+    pub(crate) fn start<'v>(
         processes: &Arc<Processes>,
-        file: &Path,
-        variables: &MetaVariables,
-        options: &CgiOptions,
+        start: &Start<'_>,
+        variables: impl Iterator<Item = (&'v str, &'v [u8])>,
         stdin: Stdio,
     ) -> io::Result<(Self, Pipes)> {
-        let mut command = Command::new(file);
+        let mut command = Command::new(start.program);
+        command.args(start.arguments);
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin");
-        command.envs(variables.iter().map(|(name, value)| (name, OsStr::from_bytes(value))));
+        command.envs(variables.map(|(name, value)| (name, OsStr::from_bytes(value))));
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        if let Some(folder) = file.parent() {
+        if let Some(folder) = start.folder {
             command.current_dir(folder);
         }
         // All that this process itself opens is closed on exec; a module, or a library below one, may have forgotten to say so.
@@ -124,7 +140,7 @@ impl Process {
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let made = (|| {
             let pid = Pid::from_raw(leader).ok_or(io::ErrorKind::NotFound)?;
-            limit(pid, options)?;
+            limit(pid, start)?;
             let fd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
             let fd = watch(fd)?;
             let mut live = processes.lock();
@@ -149,7 +165,7 @@ impl Process {
     }
 
     /// Waits until the leader has ended, then ends what is left of its group. May be dropped and called again.
-    pub(super) async fn wait(&mut self) -> ExitStatus {
+    pub(crate) async fn wait(&mut self) -> ExitStatus {
         loop {
             if let Some(status) = self.status {
                 return status;
@@ -165,7 +181,7 @@ impl Process {
     }
 
     /// Ends it: SIGTERM to the group, SIGKILL after `grace`. Returns when the leader has been waited for.
-    pub(super) async fn end(&mut self, grace: Duration) {
+    pub(crate) async fn end(&mut self, grace: Duration) {
         if self.status.is_some() {
             return;
         }
@@ -236,10 +252,10 @@ fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 /// Sets the limits, from outside: between `fork` and `exec` only code that is marked unsafe could do it, and a helper
 /// program in between would cost as much as the program itself. It has been executed by now, but its loader is not
 /// through; a program that forks at once could have a child without the limits, and no program can raise them.
-fn limit(pid: Pid, options: &CgiOptions) -> io::Result<()> {
+fn limit(pid: Pid, start: &Start<'_>) -> io::Result<()> {
     // A second is the least that there is.
-    let cpu = options.cpu.map(|time| time.as_secs().max(1));
-    let limits = [(Resource::As, options.memory), (Resource::Cpu, cpu), (Resource::Nofile, options.open_files)];
+    let cpu = start.cpu.map(|time| time.as_secs().max(1));
+    let limits = [(Resource::As, start.memory), (Resource::Cpu, cpu), (Resource::Nofile, start.open_files)];
     for (resource, limit) in limits {
         if limit.is_some() {
             match prlimit(Some(pid), resource, Rlimit { current: limit, maximum: limit }) {

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode};
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -21,14 +20,14 @@ const READ: usize = 64 << 10;
 
 /// When something was last sent to or read from a process.
 #[derive(Clone)]
-pub(super) struct Activity(Arc<Mutex<Instant>>);
+pub(crate) struct Activity(Arc<Mutex<Instant>>);
 
 impl Activity {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(Mutex::new(Instant::now())))
     }
 
-    pub(super) fn touch(&self) {
+    pub(crate) fn touch(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
@@ -39,33 +38,33 @@ impl Activity {
 
 /// Why a request has no answer of a program.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     /// What the client gets, as long as it got nothing.
-    pub(super) status: StatusCode,
+    pub(crate) status: StatusCode,
     /// For the log; empty where the client knows best.
-    pub(super) why: String,
+    pub(crate) why: String,
 }
 
 impl Failure {
-    pub(super) fn new(status: StatusCode, why: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, why: impl Into<String>) -> Self {
         Self { status, why: why.into() }
     }
 
     /// The program's answer is not one.
-    pub(super) fn bad(why: impl Into<String>) -> Self {
+    pub(crate) fn bad(why: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_GATEWAY, why)
     }
 }
 
 /// A part of a response's content.
-pub(super) enum Piece {
+pub(crate) enum Piece {
     Data(Bytes),
     /// The content is whole. Without this at its end it is not.
     End,
 }
 
 /// Whoever waits for the answer.
-pub(super) enum Client {
+pub(crate) enum Client {
     /// For the head.
     Waiting(oneshot::Sender<Response<Body>>),
     /// For content.
@@ -76,7 +75,7 @@ pub(super) enum Client {
 
 impl Client {
     /// Returns when the client is gone.
-    pub(super) async fn gone(&mut self) {
+    pub(crate) async fn gone(&mut self) {
         match self {
             Self::Waiting(reply) => reply.closed().await,
             Self::Reading(pieces) => pieces.closed().await,
@@ -85,7 +84,7 @@ impl Client {
     }
 
     /// Answers, if that was not done yet, and says whether there was somebody to hear it.
-    pub(super) fn answer(&mut self, response: Response<Body>, next: Self) -> bool {
+    pub(crate) fn answer(&mut self, response: Response<Body>, next: Self) -> bool {
         match std::mem::replace(self, next) {
             Self::Waiting(reply) => reply.send(response).is_ok(),
             other => {
@@ -97,20 +96,21 @@ impl Client {
 }
 
 /// One conversation.
-pub(super) struct Talk<'a> {
-    pub(super) client: &'a mut Client,
-    pub(super) stdout: pipe::Receiver,
+pub(crate) struct Talk<'a, R> {
+    pub(crate) client: &'a mut Client,
+    /// What the program says.
+    pub(crate) output: R,
     /// What has been read and not been used yet.
-    pub(super) buffer: BytesMut,
+    pub(crate) buffer: BytesMut,
     /// The task that sends the request's content.
-    pub(super) pump: Option<JoinHandle<Result<(), InputError>>>,
-    pub(super) activity: Activity,
-    pub(super) deadline: Instant,
+    pub(crate) pump: Option<JoinHandle<Result<(), InputError>>>,
+    pub(crate) activity: Activity,
+    pub(crate) deadline: Instant,
     /// How long nothing may happen.
-    pub(super) idle: Duration,
+    pub(crate) idle: Duration,
 }
 
-impl Drop for Talk<'_> {
+impl<R> Drop for Talk<'_, R> {
     fn drop(&mut self) {
         if let Some(pump) = &self.pump {
             pump.abort();
@@ -118,9 +118,9 @@ impl Drop for Talk<'_> {
     }
 }
 
-impl Talk<'_> {
+impl<R: AsyncRead + Unpin> Talk<'_, R> {
     /// Reads the head of the response.
-    pub(super) async fn head(&mut self, limits: HeadLimits) -> Result<CgiHead, Failure> {
+    pub(crate) async fn head(&mut self, limits: HeadLimits) -> Result<CgiHead, Failure> {
         loop {
             if let Some((head, length)) = parse_head(&self.buffer, limits).map_err(Failure::bad)? {
                 let _ = self.buffer.split_to(length);
@@ -136,7 +136,7 @@ impl Talk<'_> {
     }
 
     /// Sends the content on, to its end.
-    pub(super) async fn content(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn content(&mut self) -> Result<(), Failure> {
         loop {
             if !self.buffer.is_empty() {
                 let data = self.buffer.split().freeze();
@@ -149,11 +149,39 @@ impl Talk<'_> {
     }
 
     /// Reads the content and lets it go.
-    pub(super) async fn discard(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn discard(&mut self) -> Result<(), Failure> {
         while self.read().await? > 0 {
             self.buffer.clear();
         }
         Ok(())
+    }
+
+    /// Reads the content in whole.
+    ///
+    /// # Errors
+    /// Where it has more bytes than `most`, too.
+    pub(crate) async fn whole(&mut self, most: usize) -> Result<BytesMut, Failure> {
+        while self.buffer.len() <= most {
+            if self.read().await? == 0 {
+                return Ok(self.buffer.split());
+            }
+        }
+        Err(Failure::bad(format!("its answer has more than {most} bytes")))
+    }
+
+    /// Whether content is being streamed.
+    pub(crate) fn is_streaming(&self) -> bool {
+        matches!(self.client, Client::Reading(_))
+    }
+
+    /// Says that the content is whole.
+    pub(crate) async fn finish(&mut self) {
+        if !self.is_streaming() {
+            return;
+        }
+        if let Client::Reading(sender) = std::mem::replace(&mut *self.client, Client::Served) {
+            let _ = sender.send(Piece::End).await;
+        }
     }
 
     async fn send(&mut self, piece: Piece) -> Result<(), Failure> {
@@ -180,7 +208,7 @@ impl Talk<'_> {
             };
             tokio::select! {
                 biased;
-                read = self.stdout.read_buf(&mut self.buffer) => {
+                read = self.output.read_buf(&mut self.buffer) => {
                     self.activity.touch();
                     return read.map_err(|e: io::Error| Failure::bad(format!("its output can't be read: {e}")));
                 }

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, Seek, Write};
 use std::pin::Pin;
-use std::process::Stdio;
 
 use bytes::Bytes;
 use http_body::Body as HttpBody;
@@ -17,7 +16,7 @@ use super::talk::Activity;
 const IN_MEMORY: usize = 64 << 10;
 
 /// What a program is given to read.
-pub(super) enum Input {
+pub(crate) enum Input {
     Nothing,
     /// Sent through a pipe, with its length.
     Stream(Body, u64),
@@ -26,7 +25,7 @@ pub(super) enum Input {
 }
 
 /// Why there is no input.
-pub(super) enum InputError {
+pub(crate) enum InputError {
     /// The client stopped, or sent too much.
     Client,
     /// The temporary file could not be written.
@@ -36,7 +35,7 @@ pub(super) enum InputError {
 impl Input {
     /// Prepares the content of a request: CGI tells its length before the content (RFC 3875, section 4.1.2), so that one of
     /// unknown length is received in whole first.
-    pub(super) async fn of(body: Body) -> Result<Self, InputError> {
+    pub(crate) async fn of(body: Body) -> Result<Self, InputError> {
         if body.is_end_stream() {
             return Ok(Self::Nothing);
         }
@@ -46,24 +45,16 @@ impl Input {
         }
     }
 
-    pub(super) fn length(&self) -> Option<u64> {
+    pub(crate) fn length(&self) -> Option<u64> {
         match self {
             Self::Nothing => None,
             Self::Stream(_, length) | Self::Spooled(_, length) => Some(*length),
         }
     }
-
-    /// Takes it apart: what becomes standard input, and what has to be sent through the pipe.
-    pub(super) fn split(self) -> (Stdio, Option<Body>) {
-        match self {
-            Self::Nothing => (Stdio::null(), None),
-            Self::Stream(body, _) => (Stdio::piped(), Some(body)),
-            Self::Spooled(file, _) => (Stdio::from(file), None),
-        }
-    }
 }
 
-async fn data(body: &mut Body) -> Option<Result<Bytes, InputError>> {
+/// The next data of a body.
+pub(crate) async fn data(body: &mut Body) -> Option<Result<Bytes, InputError>> {
     loop {
         match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await? {
             Ok(frame) => {
@@ -112,7 +103,7 @@ async fn append(file: Option<File>, mut bytes: Vec<u8>) -> Result<(File, Vec<u8>
 }
 
 /// Sends a body to a program and closes the pipe. A program that reads no more is not wrong: what is left of the body is let go.
-pub(super) async fn pump(
+pub(crate) async fn pump(
     mut body: Body,
     mut pipe: impl AsyncWrite + Unpin,
     activity: Activity,

@@ -13,7 +13,7 @@ const RATE: f64 = 20.0;
 const LINE: usize = 2000;
 
 /// How much an application may still log.
-pub(super) struct Budget(Mutex<(f64, Instant)>);
+pub(crate) struct Budget(Mutex<(f64, Instant)>);
 
 impl Default for Budget {
     fn default() -> Self {
@@ -36,16 +36,16 @@ impl Budget {
 }
 
 /// Logs all that comes, to its end.
-pub(super) async fn log(mut from: impl AsyncRead + Unpin, app: String, request: Arc<str>, budget: Arc<Budget>) {
-    let mut lines = Lines { line: Vec::new(), dropped: 0, app, request, budget };
+pub(crate) async fn log(mut from: impl AsyncRead + Unpin, app: String, request: Arc<str>, budget: Arc<Budget>) {
+    let mut lines = Lines::new(app, request, budget);
     let mut buffer = vec![0; 8 << 10];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
         lines.take(&buffer[..length]);
     }
-    lines.end();
 }
 
-struct Lines {
+/// Makes lines for the log out of what comes. The last one is logged when this is dropped.
+pub(crate) struct Lines {
     line: Vec<u8>,
     dropped: u64,
     app: String,
@@ -54,7 +54,11 @@ struct Lines {
 }
 
 impl Lines {
-    fn take(&mut self, bytes: &[u8]) {
+    pub(crate) fn new(app: String, request: Arc<str>, budget: Arc<Budget>) -> Self {
+        Self { line: Vec::new(), dropped: 0, app, request, budget }
+    }
+
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
         for part in bytes.split_inclusive(|b| *b == b'\n') {
             let whole = part.ends_with(b"\n");
             let room = LINE.saturating_sub(self.line.len());
@@ -86,8 +90,10 @@ impl Lines {
             self.dropped += 1;
         }
     }
+}
 
-    fn end(&mut self) {
+impl Drop for Lines {
+    fn drop(&mut self) {
         self.flush();
         if self.dropped > 0 {
             tracing::warn!(app = %self.app, request = %self.request, "{} lines of its standard error were too many and are not shown", self.dropped);
