@@ -93,4 +93,9 @@ pub type ResponseFuture = Pin<Box<dyn Future<Output = http::Response<Body>> + Se
 pub trait Endpoint: Send + Sync + 'static {
     /// Answers one request.
     fn call(&self, exchange: Exchange) -> ResponseFuture;
+
+    /// Memory that its code holds now, in bytes, where that is known.
+    fn live_bytes(&self) -> Option<u64> {
+        None
+    }
 }
