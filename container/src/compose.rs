@@ -275,6 +275,7 @@ fn deploy_config(settings: &Settings) -> (DeployerConfig, Vec<HostSpec>) {
         retire_old_versions: deploy.retire_old_versions,
         runtime_threads: deploy.runtime_threads,
         blocking_threads: deploy.blocking_threads,
+        share: deploy.share(),
     };
     (config, hosts)
 }

@@ -244,6 +244,7 @@ impl AppCounters {
         let batch = take(&self.fairness.pool, BATCH);
         if batch > 0 {
             self.local().free.fetch_add(batch - 1, SeqCst);
+            settle(self.local());
             return true;
         }
         self.sets().any(|set| take(&set.free, 1) == 1)
@@ -286,10 +287,16 @@ impl Drop for Permit {
         }
         // First given back, then looked: whoever begins to wait sees it, or this sees that somebody waits.
         self.0.free.fetch_add(1, SeqCst);
-        while fairness.waiting.load(SeqCst) > 0 && take(&self.0.free, 1) == 1 {
-            if !fairness.hand_over() {
-                self.0.free.fetch_add(1, SeqCst);
-            }
+        settle(&self.0);
+    }
+}
+
+/// Hands the permits that lie here to those that wait.
+fn settle(counts: &LocalCounts) {
+    let fairness = &counts.fairness;
+    while fairness.waiting.load(SeqCst) > 0 && take(&counts.free, 1) == 1 {
+        if !fairness.hand_over() {
+            counts.free.fetch_add(1, SeqCst);
         }
     }
 }
