@@ -86,6 +86,9 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
         (Kind::Proxy, Arc::new(Proxy)),
     ];
 
+    let launchers: wharf_deployer::Launchers =
+        launchers.into_iter().map(|(kind, launcher)| (kind, server.with_own_threads(launcher))).collect();
+
     // 5. The deployer: from here on applications come up.
     let (deploy_config, hosts) = deploy_config(&settings);
     let deploy_dirs = deploy_config.roots.iter().map(|r| r.dir.display().to_string()).collect();

@@ -57,9 +57,9 @@ mod running;
 mod serve;
 mod servlet;
 mod servlet_mapping;
-mod web;
 mod tunnel;
 mod upgrade;
+mod web;
 #[cfg(feature = "websocket")]
 mod websocket;
 

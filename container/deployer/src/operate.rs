@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use wharf_kernel::admin::{Load, AppState, AppStatus, OperationError};
+use wharf_kernel::admin::{AppState, AppStatus, Load, OperationError};
 use wharf_kernel::launch::Kind;
 
 use crate::app::App;

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use wharf_kernel::ServerCounters;
 
 use crate::Listen;
+use crate::pool::Pool;
 use crate::server::Bound;
 use crate::worker::{Command, Shared, Socket};
 
@@ -91,7 +92,7 @@ pub(crate) enum Accepting {
 /// descriptors left) is waited out, not spun on.
 pub(crate) async fn run(
     listener: Listener,
-    workers: Arc<[Seat]>,
+    pool: Arc<Pool>,
     permits: Arc<Semaphore>,
     counters: Arc<ServerCounters>,
     mut state: watch::Receiver<Accepting>,
@@ -104,11 +105,8 @@ pub(crate) async fn run(
             match listener.accept().await {
                 Ok(socket) => {
                     pause = Duration::from_millis(10);
-                    let least = workers.iter().min_by_key(|(shared, _)| shared.open.load(Ordering::Relaxed));
-                    let Some((shared, sender)) = least else { return };
-                    shared.open.fetch_add(1, Ordering::AcqRel);
                     counters.connection_opened();
-                    if sender.send(Command::Serve(socket, permit)).is_err() {
+                    if !pool.seat(socket, permit) {
                         return;
                     }
                 }

@@ -10,10 +10,10 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{ALLOW, REFERER, USER_AGENT};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Uri};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
-use wharf_kernel::{AccessRecord, AccessSink, Body, Connection, ResponseFuture, Routes, ServerCounters};
+use wharf_kernel::{AccessRecord, AccessSink, Body, Connection, Permit, ResponseFuture, Routes, ServerCounters};
 
 use crate::dispatch::{Dispatched, dispatch};
 use crate::link::{Link, Switched};
@@ -60,8 +60,9 @@ impl Pipeline {
             record,
         };
         let asked = Asked::of(&request, link);
+        let target = request.uri().clone();
         let state = this.dispatch(connection, &id, request, &mut tail);
-        Answering { state, asked, id, tail: Some(tail) }
+        Answering { state, asked, id, target, tail: Some(tail) }
     }
 
     fn dispatch(
@@ -110,9 +111,9 @@ impl Pipeline {
         let dispatched = catch_unwind(AssertUnwindSafe(|| dispatch(&self.routes, request, authority, connection, id)));
         match dispatched {
             Ok(Dispatched::Answer(response)) => State::Answered(response),
-            Ok(Dispatched::Endpoint(future, counters)) => {
+            Ok(Dispatched::Endpoint(future, permit, counters)) => {
                 tail.app = Some(counters);
-                State::Running(future)
+                State::Running(future, permit)
             }
             Err(_) => State::Answered(self.panicked("the dispatch to the endpoint", id)),
         }
@@ -208,13 +209,16 @@ pub(crate) struct Answering {
     state: State,
     asked: Asked,
     id: Arc<str>,
+    /// For the watchdog's log.
+    target: Uri,
     /// `None` once the response has been given.
     tail: Option<Tail>,
 }
 
 enum State {
     Answered(Response<Body>),
-    Running(ResponseFuture),
+    /// The permit goes after the future.
+    Running(ResponseFuture, Option<Permit>),
     Done,
 }
 
@@ -225,10 +229,15 @@ impl Future for Answering {
         let this = &mut *self;
         let response = match std::mem::replace(&mut this.state, State::Done) {
             State::Answered(response) => response,
-            State::Running(mut future) => match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            State::Running(mut future, permit) => match catch_unwind(AssertUnwindSafe(|| match &this.tail {
+                Some(Tail { worker, app: Some(app), .. }) => {
+                    worker.watch.during(app, &this.id, this.target.path(), || future.as_mut().poll(cx))
+                }
+                _ => future.as_mut().poll(cx),
+            })) {
                 Ok(Poll::Ready(response)) => response,
                 Ok(Poll::Pending) => {
-                    this.state = State::Running(future);
+                    this.state = State::Running(future, permit);
                     return Poll::Pending;
                 }
                 Err(_) => match &this.tail {

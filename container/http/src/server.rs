@@ -4,16 +4,20 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
+use wharf_kernel::launch::Launcher;
 use wharf_kernel::workers::Workers;
 
-use crate::acceptor::{self, Accepting, Listener, Seat};
-use crate::worker::{self, Command, Shared};
+use crate::acceptor::{self, Accepting, Listener};
+use crate::own_threads::WithOwnThreads;
+use crate::pool::Pool;
+use crate::watchdog::{self, Watches};
+use crate::worker::Command;
 use crate::{Pipeline, ServerConfig};
 
 /// An address that is listened on.
@@ -42,39 +46,8 @@ pub struct Server {
     pool: Arc<Pool>,
     accepting: watch::Sender<Accepting>,
     acceptor: Mutex<Option<JoinHandle<()>>>,
-    workers: Vec<JoinHandle<()>>,
-}
-
-/// The workers as the rest of the container sees them.
-struct Pool {
-    names: Vec<String>,
-    seats: Mutex<Arc<[Seat]>>,
-}
-
-impl Pool {
-    fn seats(&self) -> Arc<[Seat]> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Workers for Pool {
-    fn on_each(&self, task: Arc<dyn Fn() + Send + Sync>, done: Arc<dyn Fn(&str) + Send + Sync>) {
-        for ((_, sender), name) in self.seats().iter().zip(&self.names) {
-            let (task, done, name) = (task.clone(), done.clone(), name.clone());
-            let _ = sender.send(Command::Run(Box::new(move || {
-                task();
-                done(&name);
-            })));
-        }
-    }
-
-    fn count(&self) -> usize {
-        self.names.len()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.names.clone()
-    }
+    watchdog: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+    watches: Watches,
 }
 
 /// Opening a listener, which decides whether a container can run at all, with what was being opened.
@@ -108,39 +81,28 @@ impl Server {
                 listeners.push(listener);
             }
         }
-        let (mut seats, mut names, mut workers) = (Vec::new(), Vec::new(), Vec::new());
-        for index in 0..config.workers.max(1) {
-            let name = format!("wharf-worker-{index}");
-            let (sender, receiver) = mpsc::unbounded_channel();
-            let shared = Arc::new(Shared::new(index, pipeline.clone()));
-            seats.push((shared.clone(), sender));
-            // Files are read on threads of this runtime; they are few and short-lived.
-            let runtime = Builder::new_current_thread()
-                .enable_all()
-                .max_blocking_threads(16)
-                .thread_name(format!("wharf-files-{index}"))
-                // Whoever else wants this processor goes first: when it comes back, more requests are there to be served in one
-                // go. Measured with the client on the same two processors: 0.98 of plain axum's rate and 1.12 times its
-                // processor time, without it 0.74 and 1.40.
-                .on_thread_park(std::thread::yield_now)
-                .build()?;
-            let body = move || runtime.block_on(worker::run(shared, receiver));
-            workers.push(std::thread::Builder::new().name(name.clone()).spawn(body)?);
-            names.push(name);
-        }
-        let seats: Arc<[Seat]> = seats.into();
+        let watches = Watches::default();
+        let pool = Arc::new(Pool::start(config.workers.max(1), pipeline.clone(), watches.clone())?);
         let (accepting, state) = watch::channel(Accepting::NotYet);
         let body = {
-            let (seats, limit) = (seats.clone(), config.limits.connections.clamp(1, Semaphore::MAX_PERMITS));
-            move || accept_all(&runtime, listeners, &seats, limit, &pipeline, &state)
+            let (pool, pipeline) = (pool.clone(), pipeline.clone());
+            let limit = config.limits.connections.clamp(1, Semaphore::MAX_PERMITS);
+            move || accept_all(&runtime, listeners, &pool, limit, &pipeline, &state)
         };
         let acceptor = std::thread::Builder::new().name("wharf-acceptor".to_owned()).spawn(body)?;
+        let (end, ended) = mpsc::channel();
+        let body = {
+            let (pool, watches) = (pool.clone(), watches.clone());
+            move || watchdog::run(&watches, &pipeline.routes, || pool.relieve(), &ended)
+        };
+        let watchdog = std::thread::Builder::new().name("wharf-watchdog".to_owned()).spawn(body)?;
         Ok(Self {
             bound,
-            pool: Arc::new(Pool { names, seats: Mutex::new(seats) }),
+            pool,
             accepting,
             acceptor: Mutex::new(Some(acceptor)),
-            workers,
+            watchdog: Some((end, watchdog)),
+            watches,
         })
     }
 
@@ -163,6 +125,11 @@ impl Server {
     /// The workers, for whoever must run something on each of them.
     pub fn workers(&self) -> Arc<dyn Workers> {
         self.pool.clone()
+    }
+
+    /// A launcher like this one, whose applications can be polled on threads of their own.
+    pub fn with_own_threads(&self, launcher: Arc<dyn Launcher>) -> Arc<dyn Launcher> {
+        Arc::new(WithOwnThreads::new(launcher, self.watches.clone()))
     }
 
     /// Stops accepting, lets every connection finish the request it is at, and cuts what is left after `time`. Returns
@@ -194,18 +161,18 @@ impl Drop for Server {
         if let Some(acceptor) = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = acceptor.join();
         }
-        // Without senders the workers' loops end.
-        *self.pool.seats.lock().unwrap_or_else(PoisonError::into_inner) = Arc::from(Vec::new());
-        for worker in self.workers.drain(..) {
-            let _ = worker.join();
+        if let Some((end, watchdog)) = self.watchdog.take() {
+            drop(end);
+            let _ = watchdog.join();
         }
+        self.pool.end();
     }
 }
 
 fn accept_all(
     runtime: &Runtime,
     listeners: Vec<Listener>,
-    seats: &Arc<[Seat]>,
+    pool: &Arc<Pool>,
     limit: usize,
     pipeline: &Pipeline,
     state: &watch::Receiver<Accepting>,
@@ -216,7 +183,7 @@ fn accept_all(
             .into_iter()
             .map(|listener| {
                 let (counters, state) = (pipeline.counters.clone(), state.clone());
-                tokio::spawn(acceptor::run(listener, seats.clone(), permits.clone(), counters, state))
+                tokio::spawn(acceptor::run(listener, pool.clone(), permits.clone(), counters, state))
             })
             .collect();
         for task in tasks {

@@ -1,6 +1,6 @@
 //! A worker: one thread with one runtime that serves its share of the connections for as long as the process lives.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -21,6 +21,7 @@ use crate::Pipeline;
 use crate::clock::{self, Coarse, Slot};
 use crate::link::{Link, Linked};
 use crate::request_id::RequestIds;
+use crate::watch::Watch;
 
 /// An accepted socket.
 pub(crate) enum Socket {
@@ -30,8 +31,8 @@ pub(crate) enum Socket {
 
 /// What a worker is told.
 pub(crate) enum Command {
-    /// Serve a connection; the permit goes back when it is gone.
-    Serve(Socket, OwnedSemaphorePermit),
+    /// Serve the next connection of the inbox, if another worker has not taken it.
+    Serve,
     /// Run this between two polls.
     Run(Box<dyn FnOnce() + Send>),
     /// End every connection after the request it is at, cut what is left after the time, and say how many were cut.
@@ -53,6 +54,11 @@ struct Seated {
 /// What a worker's connections share.
 pub(crate) struct Shared {
     pub(crate) pipeline: Arc<Pipeline>,
+    /// What this worker's thread is doing.
+    pub(crate) watch: Arc<Watch>,
+    /// Connections that it has not taken yet, each with the permit that goes back when it is gone. Not in the commands, so
+    /// that they can go to another worker when this one is stuck.
+    pub(crate) inbox: Mutex<VecDeque<(Socket, OwnedSemaphorePermit)>>,
     ids: RequestIds,
     /// Connections handed to this worker that are not gone yet.
     pub(crate) open: AtomicUsize,
@@ -65,9 +71,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(index: usize, pipeline: Arc<Pipeline>) -> Self {
+    pub(crate) fn new(index: usize, pipeline: Arc<Pipeline>, watch: Arc<Watch>) -> Self {
         Self {
             pipeline,
+            watch,
+            inbox: Mutex::default(),
             ids: RequestIds::new(index),
             open: AtomicUsize::new(0),
             state: AtomicU8::new(OPEN),
@@ -75,6 +83,10 @@ impl Shared {
             began: Instant::now(),
             idle: Notify::new(),
         }
+    }
+
+    pub(crate) fn inbox(&self) -> std::sync::MutexGuard<'_, VecDeque<(Socket, OwnedSemaphorePermit)>> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wakers(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Seated>> {
@@ -145,7 +157,8 @@ pub(crate) async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiv
                     let _ = done.send(shared.drain(time).await);
                 });
             }
-            Command::Serve(socket, permit) => {
+            Command::Serve => {
+                let Some((socket, permit)) = shared.inbox().pop_front() else { continue };
                 next += 1;
                 let guard = Guard { shared: shared.clone(), key: next, _permit: permit };
                 match socket {

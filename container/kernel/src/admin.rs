@@ -4,9 +4,9 @@ use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppCounters, Refusal};
 use crate::launch::Kind;
 use crate::lifecycle::State;
+use crate::{AppCounters, Refusal};
 
 /// One generation of an application, for people to read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

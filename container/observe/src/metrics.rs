@@ -197,7 +197,11 @@ impl Scrape {
         out.counters("wharf_requests_rejected", "Requests answered with 503 for the application's share", rejected)?;
         out.counters("wharf_slow_polls", "Polls that took longer than slow_poll", each(Fairness::slow_polls))?;
         out.gauges("wharf_stuck_polls", "Polls that have not come back for long", each(Fairness::stuck_polls))?;
-        out.gauges("wharf_app_own_threads", "1 where it is polled on threads of its own", each(|f| f.on_own_threads().into()))?;
+        out.gauges(
+            "wharf_app_own_threads",
+            "1 where it is polled on threads of its own",
+            each(|f| f.on_own_threads().into()),
+        )?;
         out.gauges("wharf_app_over_memory_budget", "1 where it holds too much", each(|f| f.is_over_budget().into()))?;
         let help = "How long threads were in polls of the application, as sampled";
         let busy = |f: &Fairness| u64::try_from(f.busy().as_millis()).unwrap_or(u64::MAX);
