@@ -2,10 +2,10 @@
 //!
 //! They belong to one generation and end before it is unloaded, so that nothing of it is left on them.
 
-use std::future::Future;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -54,7 +54,12 @@ impl Launcher for WithOwnThreads {
         let inner = self.inner.launch(plan)?;
         let threads = OwnThreads { generation: plan.generation, watches: self.watches.clone(), all: Mutex::default() };
         let endpoint = Switch { inner: inner.endpoint(), launched: Arc::downgrade(&inner), threads: Arc::new(threads) };
-        Ok(Arc::new(Generation { inner, endpoint: Arc::new(endpoint), stop_timeout: plan.stop_timeout }))
+        Ok(Arc::new(Generation {
+            inner,
+            endpoint: Arc::new(endpoint),
+            stop_timeout: plan.stop_timeout,
+            retired: AtomicBool::new(false),
+        }))
     }
 }
 
@@ -62,6 +67,8 @@ struct Generation {
     inner: Arc<dyn Launched>,
     endpoint: Arc<Switch>,
     stop_timeout: Duration,
+    /// Whether the retirement of the inner one has begun.
+    retired: AtomicBool,
 }
 
 impl Launched for Generation {
@@ -94,32 +101,49 @@ impl Launched for Generation {
     }
 
     fn retire(&self, drain_timeout: Duration) -> Retirement {
-        // While requests are in flight the first part waits, with all it does for them; without any, nothing of the module
-        // can come to a thread any more.
         let gate = self.inner.gate();
         gate.close();
         let end = Instant::now() + drain_timeout;
-        while self.endpoint.threads.is_used() && !gate.is_idle() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(2));
+        self.wait_idle(end);
+        if self.endpoint.threads.is_used() && !gate.is_idle() {
+            gate.cut();
+            self.wait_idle(Instant::now() + self.stop_timeout);
         }
-        let left = end.saturating_duration_since(Instant::now());
-        if gate.is_idle() {
-            let held_by = self.endpoint.threads.end(self.stop_timeout);
-            if !held_by.is_empty() {
-                return Retirement { held_by, ..Retirement::default() };
-            }
-        }
-        self.inner.retire(left)
+        self.let_go(self.stop_timeout, end.saturating_duration_since(Instant::now()))
     }
 
     fn retry_retire(&self) -> Retirement {
-        if self.inner.gate().is_idle() {
-            let held_by = self.endpoint.threads.end(Duration::ZERO);
+        self.let_go(Duration::ZERO, Duration::ZERO)
+    }
+}
+
+impl Generation {
+    /// Waits for the last lease, where there are threads, which only then can end.
+    fn wait_idle(&self, end: Instant) {
+        while self.endpoint.threads.is_used() && !self.inner.gate().is_idle() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The threads first, so that nothing of the application is left on them when it is unloaded.
+    fn let_go(&self, end_timeout: Duration, drain_timeout: Duration) -> Retirement {
+        let threads = &self.endpoint.threads;
+        if threads.is_used() {
+            let gate = self.inner.gate();
+            let held_by = if gate.is_idle() {
+                threads.end(end_timeout)
+            } else {
+                vec![format!("{} of its requests, bodies and upgraded connections", gate.leases())]
+            };
             if !held_by.is_empty() {
                 return Retirement { held_by, ..Retirement::default() };
             }
         }
-        self.inner.retry_retire()
+        if self.retired.swap(true, Ordering::AcqRel) {
+            self.inner.retry_retire()
+        } else {
+            self.inner.retire(drain_timeout)
+        }
     }
 }
 
@@ -210,20 +234,22 @@ impl OwnThreads {
         let target = exchange.request.uri().clone();
         let task = handle.spawn(async move {
             let _load = load;
-            let poll = Watched { inner: inner.call(exchange), watch: watch.clone(), app: app.clone(), id, target };
-            let (head, body) = poll.await.into_parts();
+            let mut future = inner.call(exchange);
+            let polled = poll_fn(|cx| watch.during(&app, &id, target.path(), || future.as_mut().poll(cx)));
+            let (head, body) = polled.await.into_parts();
             let (body, stream) = relay(body);
             if sender.send(Response::from_parts(head, body)).is_ok()
                 && let Some((body, frames)) = stream
             {
-                pump(body, frames).await;
+                pump(body, frames, |body, cx| watch.during(&app, &id, target.path(), || Pin::new(body).poll_frame(cx)))
+                    .await;
             }
         });
-        let abort = Abort(task.abort_handle());
+        let mut abort = Abort(Some(task.abort_handle()));
         Box::pin(async move {
             let answered = answer.await;
             // A body that is still being sent ends when its receiver goes.
-            std::mem::forget(abort);
+            abort.answered();
             answered.unwrap_or_else(|_| {
                 // Its poll panicked, or its thread is ending.
                 let mut response = Response::new(Body::empty());
@@ -267,29 +293,19 @@ impl Drop for Load {
 }
 
 /// Ends the work for a client that is gone.
-struct Abort(AbortHandle);
+struct Abort(Option<AbortHandle>);
 
-impl Drop for Abort {
-    fn drop(&mut self) {
-        self.0.abort();
+impl Abort {
+    fn answered(&mut self) {
+        self.0 = None;
     }
 }
 
-/// A future whose polls are watched.
-struct Watched {
-    inner: ResponseFuture,
-    watch: Arc<Watch>,
-    app: LocalCounts,
-    id: Arc<str>,
-    target: http::Uri,
-}
-
-impl Future for Watched {
-    type Output = Response<Body>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { inner, watch, app, id, target } = &mut *self;
-        watch.during(app, id, target.path(), || inner.as_mut().poll(cx))
+impl Drop for Abort {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.0 {
+            handle.abort();
+        }
     }
 }
 
@@ -305,9 +321,11 @@ fn relay(body: Body) -> (Body, Option<(Body, Frames)>) {
     (Body::new(Relayed { frames, size }), Some((body, sender)))
 }
 
-async fn pump(mut body: Body, frames: Frames) {
+type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
+
+async fn pump(mut body: Body, frames: Frames, mut poll: impl FnMut(&mut Body, &mut Context<'_>) -> Polled) {
     loop {
-        let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
+        let frame = poll_fn(|cx| poll(&mut body, cx));
         tokio::select! {
             frame = frame => {
                 let Some(frame) = frame else { return };
@@ -329,7 +347,7 @@ impl HttpBody for Relayed {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         self.frames.poll_recv(cx)
     }
 

@@ -71,7 +71,17 @@ impl HttpBody for ResponseBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx))).unwrap_or_else(|_| {
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let Self { body, tail } = &mut *this;
+            match &tail.app {
+                Some(app) if body.is_stream() => {
+                    let (id, target) = tail.record.as_ref().map_or(("", ""), |r| (&r.id, r.target.path()));
+                    tail.worker.watch.during(app, id, target, || Pin::new(body).poll_frame(cx))
+                }
+                _ => Pin::new(body).poll_frame(cx),
+            }
+        }))
+        .unwrap_or_else(|_| {
             this.tail.worker.pipeline.counters.panicked();
             this.body = Body::empty();
             Poll::Ready(Some(Err("the response body panicked".into())))

@@ -4,9 +4,10 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -143,12 +144,30 @@ impl Server {
         let seats = self.pool.seats();
         let waiting: Vec<_> = seats
             .iter()
-            .filter_map(|(_, sender)| {
+            .filter_map(|(shared, sender)| {
+                let open = shared.open.load(Ordering::Acquire);
                 let (done, waiting) = oneshot::channel();
-                sender.send(Command::Drain(time, done)).ok().map(|()| waiting)
+                sender.send(Command::Drain(time, done)).ok().map(|()| (waiting, open))
             })
             .collect();
-        waiting.into_iter().filter_map(|waiting| waiting.blocking_recv().ok()).sum()
+        // A worker that is stuck in an application does not answer; its connections are cut by the end of the process.
+        let end = Instant::now() + time + Duration::from_secs(1);
+        let mut cut = 0;
+        for (mut waiting, open) in waiting {
+            loop {
+                match waiting.try_recv() {
+                    Ok(n) => cut += n,
+                    Err(oneshot::error::TryRecvError::Empty) if Instant::now() < end => {
+                        std::thread::sleep(Duration::from_millis(1));
+                        continue;
+                    }
+                    Err(oneshot::error::TryRecvError::Empty) => cut += open,
+                    Err(oneshot::error::TryRecvError::Closed) => {}
+                }
+                break;
+            }
+        }
+        cut
     }
 
     /// Ends the threads; connections that are still open are cut.
