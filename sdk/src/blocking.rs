@@ -145,7 +145,7 @@ async fn spawn_for(
 ) -> Result<Response, Error> {
     let Some(place) = Place::take(&POOL) else {
         tracing::debug!(target: "wharf_sdk", "the pool for blocking work is full, and so is its queue");
-        return Ok(Response::status(StatusCode::SERVICE_UNAVAILABLE).with_header("retry-after", "1"));
+        return Response::status(StatusCode::SERVICE_UNAVAILABLE).header("retry-after", "1");
     };
     let id = request.shared_id();
     spawn(move || {
