@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Reload(App),
     /// Go back to the previous good file of an application
     Rollback(App),
+    /// Show the backends of a proxy; drain one before it is taken down
+    Backends(BackendsArgs),
     /// Explain an error code
     Explain(ExplainArgs),
     /// Print the configuration in force and where each key comes from
@@ -94,6 +96,9 @@ pub(crate) struct DevArgs {
     /// Build with optimisations [default: as this program was built, inside its own workspace]
     #[arg(long)]
     pub(crate) release: bool,
+    /// Serve with TLS and HTTP/2, with a certificate for localhost that is made and kept in the state folder
+    #[arg(long)]
+    pub(crate) tls: bool,
 }
 
 #[derive(Debug, Args)]
@@ -133,6 +138,18 @@ pub(crate) struct DeployArgs {
 pub(crate) struct App {
     /// Name of the application, as 'wharf list' shows it
     pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackendsArgs {
+    /// Name of the application, as 'wharf list' shows it
+    pub(crate) name: String,
+    /// Give the backend with this URL no new requests
+    #[arg(long, value_name = "URL", conflicts_with = "undrain")]
+    pub(crate) drain: Option<String>,
+    /// Give the backend with this URL requests again
+    #[arg(long, value_name = "URL")]
+    pub(crate) undrain: Option<String>,
 }
 
 #[derive(Debug, Args)]

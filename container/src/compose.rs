@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot};
 use tracing_subscriber::EnvFilter;
 use wharf_deployer::{DeployerConfig, DeployerHandle, Root};
 use wharf_gateway::{Cgi, FastCgi, Proxy, StaticSite};
-use wharf_http::{Limits, Listen, Pipeline, Server, ServerConfig};
+use wharf_http::{Limits, Listen, Pipeline, Protect, Server, ServerConfig, Tls};
 use wharf_kernel::admin::Operations;
 use wharf_kernel::launch::Kind;
 use wharf_kernel::routes::{HostSpec, Routes};
@@ -25,6 +25,8 @@ use wharf_kernel::{AccessSink, AppId, ServerCounters};
 use wharf_manager::{Info, Manager};
 use wharf_module::{ModuleConfig, ModuleLauncher};
 use wharf_observe::{AccessLog, AccessLogConfig, Format, Metrics, Sources, Target};
+
+use wharf_session::SessionRegistry;
 
 use crate::run::{OnReady, Running};
 
@@ -56,7 +58,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     let access = access_log(&settings.access_log)?;
 
     // 3. The connectors: bound now, so that a port in use is found before anything is started; accepting comes last.
-    let config = server_config(&settings.server);
+    let config = server_config(&settings)?;
     let sink: Arc<dyn AccessSink> = match &access {
         Some(log) => log.clone(),
         None => Arc::new(wharf_kernel::access::NoAccessLog),
@@ -66,24 +68,31 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
         access: sink,
         counters: counters.clone(),
         limits: config.limits.clone(),
+        protect: Protect::new(&settings.protect)?,
     });
     let server = Arc::new(Server::start(&config, pipeline).map_err(text)?);
+
+    // The sessions: they outlive every generation.
+    let sessions = SessionRegistry::start(settings.state_dir.clone(), settings.session.clone())
+        .map_err(|e| format!("the thread for sessions could not be started: {e}"))?;
 
     // 4. Who runs which kind of application. Modules are entered on the server's workers, and cleaned up there.
     let modules = ModuleConfig {
         state_dir: settings.state_dir.clone(),
+        sessions: Some(sessions.clone()),
         trial_program: std::env::current_exe().map_err(|e| format!("the program's own path is not known: {e}"))?,
     };
     let modules = ModuleLauncher::new(modules, server.workers())
         .map_err(|e| format!("state folder '{}': {e}", settings.state_dir.display()))?;
     let fastcgi = Arc::new(FastCgi);
+    let proxy = Proxy::new().map_err(|e| format!("no random numbers: {e}"))?;
     let launchers: wharf_deployer::Launchers = vec![
         (Kind::Module, Arc::new(modules)),
         (Kind::Static, Arc::new(StaticSite)),
         (Kind::Cgi, Arc::new(Cgi::default())),
         (Kind::Fastcgi, fastcgi.clone()),
         (Kind::Aspnet, fastcgi),
-        (Kind::Proxy, Arc::new(Proxy)),
+        (Kind::Proxy, Arc::new(proxy.clone())),
     ];
 
     let launchers: wharf_deployer::Launchers =
@@ -98,7 +107,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     let stopping = Arc::new(AtomicBool::new(false));
     let stop = Arc::new(Notify::new());
     let urls: Vec<String> = server.bound().iter().map(ToString::to_string).collect();
-    let metrics = metrics(routes, counters, access.clone(), deployer.clone());
+    let metrics = metrics(routes, counters, access.clone(), deployer.clone(), sessions.clone());
     let manager = Manager {
         operations: Arc::new(deployer.clone()),
         metrics: Arc::new(move || metrics.render()),
@@ -110,6 +119,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
             let stop = stop.clone();
             move || stop.notify_one()
         }),
+        backends: Arc::new(proxy),
         info: Arc::new(Info {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -174,6 +184,8 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
         let what: Vec<&str> = app.generations.iter().flat_map(|g| &g.held_by).map(String::as_str).collect();
         tracing::warn!(app = %app.name, "still in memory at the end, held by {}", what.join(", "));
     }
+    // After the applications, which may still have changed them.
+    sessions.stop();
     let _ = end_admin.send(());
     let _ = runtime.block_on(tokio::time::timeout(Duration::from_secs(1), admin));
     let _ = std::fs::remove_file(&socket);
@@ -216,18 +228,27 @@ fn access_log(log: &settings::AccessLog) -> Result<Option<Arc<AccessLog>>, Strin
     AccessLog::start(config).map(|log| Some(Arc::new(log))).map_err(text)
 }
 
-fn server_config(server: &settings::Server) -> ServerConfig {
+fn listen(listen: &settings::Listen) -> Listen {
+    match listen {
+        settings::Listen::Tcp(addr) => Listen::Tcp(*addr),
+        settings::Listen::Tls(addr) => Listen::Tls(*addr),
+        settings::Listen::Unix(path) => Listen::Unix(path.clone()),
+    }
+}
+
+fn server_config(settings: &Settings) -> Result<ServerConfig, String> {
     let defaults = ServerConfig::default();
+    let server = &settings.server;
     let limits = &server.limits;
-    ServerConfig {
-        listen: server
-            .listen
-            .iter()
-            .map(|listen| match listen {
-                settings::Listen::Tcp(addr) => Listen::Tcp(*addr),
-                settings::Listen::Unix(path) => Listen::Unix(path.clone()),
-            })
-            .collect(),
+    let mut tls = None;
+    if server.listen.iter().any(|l| matches!(l, settings::Listen::Tls(_))) {
+        let loaded = Tls::load(settings.tls.clone(), server.http2.enabled).map_err(|e| format!("TLS: {e}"))?;
+        loaded.watch().map_err(text)?;
+        tls = Some(loaded);
+    }
+    Ok(ServerConfig {
+        listen: server.listen.iter().map(listen).collect(),
+        proxy_protocol: server.proxy_protocol.iter().map(listen).collect(),
         workers: server.workers.unwrap_or(defaults.workers),
         limits: Limits {
             connections: limits.max_connections.min(defaults.limits.connections),
@@ -237,10 +258,21 @@ fn server_config(server: &settings::Server) -> ServerConfig {
             target_bytes: limits.request_line,
             body_bytes: limits.body,
             body_idle: limits.body_idle_timeout,
+            body_min_rate: limits.body_min_rate,
+            response_timeout: limits.response_timeout,
+            send_timeout: limits.send_timeout,
+            send_min_rate: limits.send_min_rate,
+            cookies: limits.cookies,
             drain_bytes: limits.unread_body,
+            keep_alive: limits.keep_alive_timeout,
+            keep_alive_requests: limits.keep_alive_requests,
+            connections_per_address: limits.connections_per_address,
+            http2: server.http2.clone(),
+            trusted_proxies: server.trusted_proxies.iter().map(settings::Network::net).collect(),
             ..defaults.limits
         },
-    }
+        tls,
+    })
 }
 
 fn deploy_config(settings: &Settings) -> (DeployerConfig, Vec<HostSpec>) {
@@ -288,12 +320,17 @@ fn metrics(
     server: Arc<ServerCounters>,
     access: Option<Arc<AccessLog>>,
     deployer: DeployerHandle,
+    sessions: Arc<SessionRegistry>,
 ) -> Metrics {
     let states = deployer.clone();
     let (served, cut) = (deployer.clone(), deployer.clone());
     Metrics::new(Sources {
         routes,
         server,
+        sessions: Box::new(move || {
+            let all = sessions.statistics().into_iter();
+            all.map(|s| (s.host, s.context_path, s.counts)).collect()
+        }),
         access_log_dropped: Box::new(move || access.as_ref().map_or(0, |log| log.dropped())),
         generations: Box::new(move || {
             let mut counts = std::collections::BTreeMap::<String, u64>::new();

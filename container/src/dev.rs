@@ -19,7 +19,7 @@ use crate::dev_build::{self, Workspace};
 use crate::dev_folders;
 use crate::failure::Failure;
 use crate::run::{OnReady, Running, announce};
-use crate::{compose, settings_load};
+use crate::{compose, local_certificate, settings_load};
 
 /// No change for this long: the editor has written all it wants to.
 const QUIET: Duration = Duration::from_millis(100);
@@ -40,6 +40,9 @@ pub(crate) fn dev(global: &Global, args: &DevArgs) -> Result<ExitCode, Failure> 
         fs::remove_dir_all(&dir).map_err(failed)?;
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed)?;
+    if args.tls {
+        local_certificate::use_it(&mut settings).map_err(Failure::failed)?;
+    }
     let dir = fs::canonicalize(&dir).map_err(failed)?;
     let folders = dev_folders::find(&args.paths);
     let workspaces = dev_build::discover(&args.paths, !folders.is_empty()).map_err(Failure::failed)?;

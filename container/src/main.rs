@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod apps;
+mod backends;
 mod check;
 mod check_text;
 mod cli;
@@ -12,6 +13,7 @@ mod dev_build;
 mod dev_folders;
 mod explain;
 mod failure;
+mod local_certificate;
 mod meta;
 mod new;
 mod out;
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Stop(app) => apps::operate(&cli.global, "POST", &app.name, "/stop"),
         Command::Reload(app) => apps::operate(&cli.global, "POST", &app.name, "/reload"),
         Command::Rollback(app) => apps::operate(&cli.global, "POST", &app.name, "/rollback"),
+        Command::Backends(args) => backends::backends(&cli.global, args),
         Command::Explain(args) => explain::explain(&cli.global, args),
         Command::Config => show_config::show(&cli.global),
         Command::Schema { of } => schema::schema(*of),

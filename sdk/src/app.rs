@@ -19,6 +19,7 @@ use crate::mount::Mounted;
 use crate::pattern::IntoPatterns;
 use crate::running::Init;
 use crate::servlet::AnyServlet;
+use crate::session_listener::SessionListener;
 use crate::{
     AsyncListener, BlockingServlet, Body, BoxError, ContextAttributeListener, ContextListener, Filter, FilterMapping,
     IntoErrorPage, IntoFilterMapping, RequestAttributeListener, RequestListener, Servlet, StatusCode,
@@ -77,6 +78,7 @@ pub(crate) struct Parts {
     pub(crate) context_attribute_listeners: Vec<Arc<dyn ContextAttributeListener>>,
     pub(crate) request_attribute_listeners: Vec<Arc<dyn RequestAttributeListener>>,
     pub(crate) async_listeners: Vec<Arc<dyn AnyAsyncListener>>,
+    pub(crate) session_listeners: Vec<Arc<dyn SessionListener>>,
     pub(crate) attributes: Vec<Arc<dyn Any + Send + Sync>>,
     pub(crate) error_pages: Vec<ErrorPage>,
     pub(crate) error_types: Vec<ErrorType>,
@@ -270,6 +272,12 @@ impl App {
     /// As [`App::async_timeout`], for requests to one servlet. Zero is no limit.
     pub fn servlet_timeout(mut self, servlet: impl Into<String>, timeout: Duration) -> Self {
         self.parts.servlet_timeouts.push((servlet.into(), timeout));
+        self
+    }
+
+    /// Adds a listener for sessions and their values.
+    pub fn session_listener(mut self, listener: impl SessionListener) -> Self {
+        self.parts.session_listeners.push(Arc::new(listener));
         self
     }
 

@@ -11,6 +11,7 @@ use crate::application::{Application, MappingError, ServletInfo};
 use crate::chain::{Reach, Step};
 use crate::error_pages::{ErrorPage, ErrorPages, For, To};
 use crate::running::{FilterEntry, Init, Running, ServletEntry};
+use crate::session_listener::SessionListeners;
 use crate::web::Web;
 use crate::{App, pattern};
 
@@ -183,7 +184,7 @@ fn steps(parts: &Parts) -> Vec<Step> {
     steps
 }
 
-fn into_running(parts: Parts, map: ServletMap, steps: Vec<Step>, description: String) -> Arc<Running> {
+fn into_running(mut parts: Parts, map: ServletMap, steps: Vec<Step>, description: String) -> Arc<Running> {
     let timeout = parts.async_timeout;
     let servlets: Vec<ServletEntry> = parts
         .servlets
@@ -207,6 +208,9 @@ fn into_running(parts: Parts, map: ServletMap, steps: Vec<Step>, description: St
         filter: part.filter,
     });
     let filters = filters.collect();
+    if !parts.session_listeners.is_empty() {
+        parts.attributes.push(Arc::new(SessionListeners(parts.session_listeners)));
+    }
     Arc::new_cyclic(|this| Running {
         servlets,
         map,

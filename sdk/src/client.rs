@@ -1,7 +1,7 @@
 //! Tests of applications, without a container and without a socket.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::application::{Application, Factory};
 use crate::context::ServletContextBuilder;
 use crate::local::{Local, Peer};
+use crate::local_sessions::COOKIE_NAME;
 #[cfg(feature = "websocket")]
 use crate::websocket::TestSocket;
 use crate::{Body, BoxError, IntoApplication, MappingError, ServletContext};
@@ -35,7 +36,9 @@ use crate::{Body, BoxError, IntoApplication, MappingError, ServletContext};
 /// client.stop().await.unwrap();
 /// # });
 /// ```
-pub struct TestClient(Local);
+///
+/// It keeps the cookie of its session, as a browser does; [`TestClient::forget_session`] makes it another client.
+pub struct TestClient(Local, Mutex<Option<String>>);
 
 type Make = Box<dyn FnOnce(&ServletContext) -> Result<Arc<dyn Application>, MappingError> + Send>;
 
@@ -96,6 +99,11 @@ impl TestClient {
         TestRequest { client: self, request }
     }
 
+    /// Forgets the cookie of its session.
+    pub fn forget_session(&self) {
+        *self.1.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// The application's surroundings.
     pub fn context(&self) -> &Arc<ServletContext> {
         self.0.context()
@@ -146,7 +154,7 @@ impl TestClientBuilder {
     pub async fn start(self) -> Result<TestClient, BoxError> {
         let context = self.context.build();
         let application = (self.make)(&context)?;
-        Ok(TestClient(Local::start(application, context).await?))
+        Ok(TestClient(Local::start(application, context).await?, Mutex::new(None)))
     }
 }
 
@@ -212,8 +220,21 @@ impl TestRequest<'_> {
     }
 
     /// Sends it and waits for the head of the response; its content may still be under way.
-    pub async fn send(self) -> TestResponse {
-        TestResponse(self.client.0.call(self.request, peer()).await.into_http())
+    pub async fn send(mut self) -> TestResponse {
+        let jar = &self.client.1;
+        if let Some(id) = &*jar.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Ok(cookie) = HeaderValue::from_str(&format!("{COOKIE_NAME}={id}"))
+        {
+            self.request.headers_mut().append(header::COOKIE, cookie);
+        }
+        let response = self.client.0.call(self.request, peer()).await.into_http();
+        for line in response.headers().get_all(header::SET_COOKIE).into_iter().filter_map(|line| line.to_str().ok()) {
+            if let Some(value) = line.strip_prefix(COOKIE_NAME).and_then(|rest| rest.strip_prefix('=')) {
+                let id = value.split(';').next().filter(|id| !id.is_empty()).map(str::to_owned);
+                *jar.lock().unwrap_or_else(PoisonError::into_inner) = id;
+            }
+        }
+        TestResponse(response)
     }
 }
 

@@ -10,17 +10,18 @@ use std::time::Duration;
 
 use abi_stable::library::RootModuleResult;
 use abi_stable::prefix_type::WithMetadata;
-use abi_stable::std_types::{RResult, RString};
+use abi_stable::std_types::{RResult, RString, RVec};
 use tokio::runtime::Runtime;
 use wharf_abi::{
-    CreateArgs, Failure, FailureKind, FfiFuture, FfiRequest, FfiResponse, Host, Instance, Module, ModuleRef, RawStr,
-    ServletDecl,
+    CreateArgs, Failure, FailureKind, FfiFuture, FfiRequest, FfiResponse, FfiSession, Host, Instance, Module,
+    ModuleRef, RawStr, ServletDecl,
 };
 
 use crate::application::{Application, BoxFuture, MappingError, contain};
 use crate::facts::LocalContext;
 use crate::log::for_request;
-use crate::{Response, ServletContext, ffi, log};
+use crate::session::Handle;
+use crate::{Response, ServletContext, Session, ffi, log};
 
 /// What [`export!`](crate::export) makes of an application's function.
 pub trait Entry: 'static {
@@ -35,8 +36,15 @@ pub trait Entry: 'static {
 pub fn root<E: Entry>() -> RootModuleResult {
     struct Root<E>(E);
     impl<E: Entry> Root<E> {
-        const MODULE: &'static WithMetadata<Module> =
-            &WithMetadata::new(Module { create: create::<E>, start, service, draining, stop, destroy });
+        const MODULE: &'static WithMetadata<Module> = &WithMetadata::new(Module {
+            create: create::<E>,
+            start,
+            service,
+            draining,
+            sessions_expired,
+            stop,
+            destroy,
+        });
     }
     // SAFETY: the reference is what the header says it is: a `ModuleRef`.
     RootModuleResult::ROk(unsafe { ModuleRef(Root::<E>::MODULE.static_as_prefix()).0.cast() })
@@ -183,6 +191,17 @@ unsafe extern "C" fn destroy(instance: *const (), timeout_ms: u64) {
             drop(app);
         }
         runtime.shutdown_timeout(Duration::from_millis(timeout_ms));
+    });
+}
+
+unsafe extern "C" fn sessions_expired(instance: *const (), sessions: RVec<FfiSession>) {
+    contain(|| {
+        // SAFETY: the container has a lease, so it is not destroyed.
+        let this = unsafe { running(instance) };
+        let _inside = this.runtime.enter();
+        for session in sessions {
+            Session::new(Handle::Crossed(Arc::new(session)), this.context.clone()).destroyed();
+        }
     });
 }
 

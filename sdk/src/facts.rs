@@ -1,14 +1,17 @@
 //! What the container says of a request beside the HTTP message itself.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Uri;
-use wharf_abi::FfiRequest;
+use wharf_abi::{FfiRequest, RequestedSession};
 
-use crate::ServletContext;
 use crate::dispatch_state::DispatchState;
+use crate::local_sessions::LocalSlot;
+use crate::session::{self, Handle, Session};
+use crate::{Error, ServletContext};
 
 /// The context behind a second reference count, which may be a thread's own: a count that all threads share is passed
 /// between processors with every request.
@@ -16,7 +19,7 @@ use crate::dispatch_state::DispatchState;
 pub(crate) type LocalContext = Arc<Arc<ServletContext>>;
 
 /// What is said of a request that did not cross the border: one of a test, or of `serve`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct LocalFacts {
     /// The path of the request target as sent, without the query.
     pub(crate) request_uri: Box<str>,
@@ -40,6 +43,8 @@ pub(crate) struct LocalFacts {
     pub(crate) id: Arc<str>,
     /// The application's surroundings.
     pub(crate) context: Arc<ServletContext>,
+    /// Its session.
+    pub(crate) session: Arc<LocalSlot>,
 }
 
 /// What the container says of a request beside the HTTP message itself.
@@ -92,6 +97,35 @@ impl RequestFacts {
         }
     }
 
+    /// Opens its session; with `true`, begins one where there is none.
+    pub(crate) fn session(
+        &self,
+        create: bool,
+    ) -> impl Future<Output = Result<Option<Session>, Error>> + Send + 'static + use<> {
+        let context = Arc::clone(&self.context);
+        let (opening, local) = match &self.source {
+            Source::Crossed(ffi) => (ffi.open_session(create), None),
+            Source::Local(facts) => (None, Some(Arc::clone(&facts.session))),
+        };
+        async move {
+            let handle = match (opening, local) {
+                (Some(opening), _) => opening.await.map_err(session::error)?.map(|ffi| Handle::Crossed(Arc::new(ffi))),
+                (None, Some(local)) => local.open(create).map_err(session::error)?.map(Handle::Local),
+                (None, None) if create => return Err(Error::unavailable("there are no sessions in a trial load")),
+                (None, None) => None,
+            };
+            Ok(handle.map(|handle| Session::new(handle, Arc::clone(&*context)).opened()))
+        }
+    }
+
+    /// The session that the client asked for.
+    pub(crate) fn requested_session(&self) -> Option<RequestedSession> {
+        match &self.source {
+            Source::Crossed(ffi) => ffi.requested_session(),
+            Source::Local(facts) => Some(facts.session.requested()),
+        }
+    }
+
     /// Sends it to another servlet.
     pub(crate) fn retarget(&mut self, mut target: Chosen) {
         if let (None, Some(before)) = (&target.request_uri, self.target.take()) {
@@ -100,24 +134,15 @@ impl RequestFacts {
         self.target = Some(Box::new(target));
     }
 
-    /// The same for a second request: a copy, for what the container lent is lent once.
+    /// The same for a second request, with the same session.
     pub(crate) fn copied(&self) -> Self {
-        let facts = LocalFacts {
-            request_uri: self.request_uri().into(),
-            servlet_path: self.servlet_path().into(),
-            path_info: self.path_info().map(Into::into),
-            servlet: self.servlet(),
-            pattern: self.pattern(),
-            remote: self.remote(),
-            local: self.local_addr(),
-            secure: self.is_secure(),
-            authority: self.authority().into(),
-            id: Arc::clone(&self.id),
-            context: Arc::clone(&self.context),
+        let source = match &self.source {
+            Source::Crossed(ffi) => Source::Crossed(ffi.share()),
+            Source::Local(facts) => Source::Local(facts.clone()),
         };
         Self {
-            source: Source::Local(Box::new(facts)),
-            target: None,
+            source,
+            target: self.target.clone(),
             id: Arc::clone(&self.id),
             context: self.context.clone(),
             dispatch: self.dispatch.clone(),
@@ -239,6 +264,23 @@ pub(crate) fn target_in_context(
 pub struct ContainerInfo(Arc<RequestFacts>);
 
 impl ContainerInfo {
+    /// As [`Request::session`](crate::Request::session).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn session(&self) -> impl Future<Output = Result<Session, Error>> + Send + 'static + use<> {
+        let opening = self.0.session(true);
+        async move { opening.await?.ok_or_else(|| Error::internal("no session was made")) }
+    }
+
+    /// As [`Request::session_if_exists`](crate::Request::session_if_exists).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn session_if_exists(&self) -> impl Future<Output = Result<Option<Session>, Error>> + Send + 'static + use<> {
+        self.0.session(false)
+    }
+
     pub(crate) fn new(facts: RequestFacts) -> Self {
         Self(Arc::new(facts))
     }

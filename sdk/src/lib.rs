@@ -42,6 +42,7 @@ mod layer;
 mod link;
 mod listener;
 mod local;
+mod local_sessions;
 #[allow(unsafe_code)]
 mod log;
 mod merge;
@@ -57,6 +58,8 @@ mod running;
 mod serve;
 mod servlet;
 mod servlet_mapping;
+mod session;
+mod session_listener;
 mod tunnel;
 mod upgrade;
 mod web;
@@ -102,6 +105,8 @@ pub use response::{IntoResponse, Response};
 pub use serve::{serve, serve_until};
 pub use servlet::{Servlet, ServletConfig};
 pub use servlet_mapping::ServletMapping;
+pub use session::{Session, SessionKey};
+pub use session_listener::SessionListener;
 pub use upgrade::Upgraded;
 #[cfg(feature = "websocket")]
 pub use websocket::{

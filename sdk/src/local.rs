@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{Method, StatusCode, header};
 use wharf_mapping::{ServletMap, canonicalise};
+use wharf_session_state::Sessions;
 
 use crate::application::Application;
 use crate::facts::{LocalFacts, RequestFacts, target_in_context};
+use crate::local_sessions::LocalSlot;
 #[cfg(feature = "websocket")]
 use crate::upgrade::{Handler, Switch};
 use crate::{Body, BoxError, MappingError, Request, Response, ServletContext};
@@ -41,6 +43,7 @@ pub(crate) struct Local {
     /// None when the application takes its whole context.
     map: Option<ServletMap>,
     requests: AtomicU64,
+    sessions: Arc<Sessions>,
 }
 
 impl Local {
@@ -58,7 +61,7 @@ impl Local {
             Some(map)
         };
         application.start(Arc::clone(&context)).await?;
-        Ok(Self { application, context, map, requests: AtomicU64::new(0) })
+        Ok(Self { application, context, map, requests: AtomicU64::new(0), sessions: Arc::default() })
     }
 
     pub(crate) async fn stop(&self) -> Result<(), BoxError> {
@@ -70,11 +73,13 @@ impl Local {
     }
 
     pub(crate) async fn call(&self, request: http::Request<Body>, peer: Peer) -> Response {
-        match self.map(request, peer) {
+        let session = Arc::new(LocalSlot::new(&self.sessions, request.headers()));
+        match self.map(request, peer, &session) {
             Ok(request) => {
                 let mut guard = InFlight { context: &self.context, id: request.shared_id(), answered: false };
-                let response = self.application.call(request).await;
+                let mut response = self.application.call(request).await;
                 guard.answered = true;
+                session.commit(response.headers_mut(), self.context.context_path());
                 response
             }
             Err(response) => *response,
@@ -84,16 +89,23 @@ impl Local {
     /// As [`Local::call`], for a connection that may be upgraded: with what comes after the response.
     #[cfg(feature = "websocket")]
     pub(crate) async fn open(&self, request: http::Request<Body>, peer: Peer) -> (Response, Option<Handler>) {
-        let request = match self.map(request, peer) {
+        let session = Arc::new(LocalSlot::new(&self.sessions, request.headers()));
+        let request = match self.map(request, peer, &session) {
             Ok(request) => request,
             Err(response) => return (*response, None),
         };
         let mut response = self.application.call(request).await.into_http();
+        session.commit(response.headers_mut(), self.context.context_path());
         let switch = Switch::of(response.status(), response.extensions_mut());
         (Response::from_switched(response), switch)
     }
 
-    fn map(&self, request: http::Request<Body>, peer: Peer) -> Result<Request, Box<Response>> {
+    fn map(
+        &self,
+        request: http::Request<Body>,
+        peer: Peer,
+        session: &Arc<LocalSlot>,
+    ) -> Result<Request, Box<Response>> {
         let (mut parts, body) = request.into_parts();
         let bad = |why: String| Box::new(Response::text(why).with_status(StatusCode::BAD_REQUEST));
         let not_found = || Box::new(Response::status(StatusCode::NOT_FOUND));
@@ -133,6 +145,7 @@ impl Local {
             id: format!("local-{number}").into(),
             context: Arc::clone(&self.context),
             request_uri: request_uri.clone(),
+            session: Arc::clone(session),
         };
         parts.uri = target_in_context(&path.encoded, context_path, parts.uri.query())
             .map_err(|error| bad(error.to_string()))?;

@@ -1,6 +1,7 @@
 //! A request, as a servlet sees it.
 
 use std::borrow::Cow;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -13,7 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::dispatch_state::DispatchState;
 use crate::dispatcher::Target;
 use crate::facts::{Chosen, RequestFacts, target_in_context};
-use crate::{Body, ContainerInfo, DispatchError, Error, Parameters, ServletContext};
+use crate::{Body, ContainerInfo, DispatchError, Error, Parameters, ServletContext, Session};
 
 /// Content longer than this is refused with 413 by the methods that read all of it, unless they are told another limit.
 pub const DEFAULT_CONTENT_LIMIT: usize = 2 * 1024 * 1024;
@@ -304,6 +305,53 @@ impl Request {
     /// The application's surroundings.
     pub fn context(&self) -> &Arc<ServletContext> {
         self.0.facts.context()
+    }
+
+    /// The session of this client; begins one where there is none (`getSession()`). The container tells the client of it in a
+    /// cookie.
+    ///
+    /// # Errors
+    /// 503 when there are as many sessions as there may be.
+    pub fn session(&self) -> impl Future<Output = Result<Session, Error>> + Send + 'static + use<> {
+        let opening = self.0.facts.session(true);
+        async move { opening.await?.ok_or_else(|| Error::internal("no session was made")) }
+    }
+
+    /// The session of this client, if there is one (`getSession(false)`).
+    ///
+    /// # Errors
+    /// 503 when the store of the sessions does not answer.
+    pub fn session_if_exists(&self) -> impl Future<Output = Result<Option<Session>, Error>> + Send + 'static + use<> {
+        self.0.facts.session(false)
+    }
+
+    /// The session id that the client sent, valid or not: of several the first that a session has.
+    pub fn requested_session_id(&self) -> Option<String> {
+        self.0.facts.requested_session()?.id.into_option().map(Into::into)
+    }
+
+    /// Whether a session of this application has the id that the client sent.
+    pub fn is_requested_session_id_valid(&self) -> bool {
+        self.0.facts.requested_session().is_some_and(|r| r.is_valid)
+    }
+
+    /// Whether the client sent a session id in a cookie.
+    pub fn is_requested_session_id_from_cookie(&self) -> bool {
+        self.0.facts.requested_session().is_some_and(|r| r.id.is_some() && !r.from_url)
+    }
+
+    /// Whether the client sent a session id in the path, where the application allows that (`session.url_tracking`).
+    pub fn is_requested_session_id_from_url(&self) -> bool {
+        self.0.facts.requested_session().is_some_and(|r| r.id.is_some() && r.from_url)
+    }
+
+    /// Gives the session of this client another id (`changeSessionId`): at every login. Returns it.
+    ///
+    /// # Errors
+    /// 500 when there is no session.
+    pub fn change_session_id(&self) -> impl Future<Output = Result<String, Error>> + Send + 'static + use<> {
+        let opening = self.0.facts.session(false);
+        async move { opening.await?.ok_or_else(|| Error::internal("there is no session to change the id of"))?.change_id() }
     }
 
     /// An init parameter of the application.

@@ -141,7 +141,8 @@ impl<S: Read + Write> Client<S> {
     /// Whatever is not the head of an answer.
     pub fn read_head(&mut self) -> io::Result<Answer> {
         let line = self.line()?;
-        let status = line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+        let rest = line.strip_prefix("HTTP/1.1 ").or_else(|| line.strip_prefix("HTTP/1.0 "));
+        let status = rest.and_then(|rest| rest.get(..3)?.parse().ok());
         let status = status.ok_or_else(|| wrong(&format!("a status line was expected, not {line:?}")))?;
         let mut headers = Vec::new();
         loop {

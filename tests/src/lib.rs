@@ -2,22 +2,29 @@
 //! own, and speaks HTTP to it over plain sockets.
 #![forbid(unsafe_code)]
 
+mod authority;
 mod cgi;
 mod fixtures;
+pub mod h2;
 mod http;
 mod load;
 mod server;
 mod site;
+mod tool;
 mod websocket;
 
 use std::time::{Duration, Instant};
 
 pub use cgi::{CGI_ENV, CGI_TOML, cgi_app, cgi_program, cgi_variables, is_alive};
+
+pub use authority::{Authority, Signed};
 pub use fixtures::{chameleon, is_required, library, marked, replaced, replaced_name, target, wharf, workspace};
+pub use h2::H2;
 pub use http::{Answer, Client};
 pub use load::{Load, Tally};
 pub use server::Wharf;
 pub use site::{Output, Site};
+pub use tool::{printed, tool};
 pub use websocket::{ACCEPT, Frame, HANDSHAKE, RawSocket};
 
 /// Asks until there is an answer.

@@ -71,6 +71,16 @@ impl Wharf {
         self.addr.expect("it listens")
     }
 
+    /// Where it listens with TLS.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn secure_addr(&self) -> SocketAddr {
+        let out = self.output();
+        let (_, rest) = out.split_once("listening on https://").expect("it listens with TLS");
+        rest.lines().next().and_then(|addr| addr.parse().ok()).expect("an address")
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -7,7 +7,7 @@ use std::process::Child;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use wharf_tests::{Client, Site, target, wait, within, workspace};
+use wharf_tests::{Client, Site, printed, target, tool, wait, within, workspace};
 
 /// Killed with this.
 struct Dev(Child);
@@ -74,6 +74,22 @@ fn a_change_is_served_and_a_mistake_is_shown_while_the_old_one_serves() {
     kill_process(Pid::from_child(&dev.0), Signal::INT).unwrap();
     let status = wait("its end", || dev.0.try_wait().unwrap());
     assert_eq!(status.code(), Some(0), "{}", err());
+
+    // The same with TLS, by a certificate that it makes.
+    let mut command = site.command(&["dev", "shop", "--tls", "--set", "server.listen=127.0.0.1:0"]);
+    command.env("CARGO_TARGET_DIR", target_folder());
+    command.stdout(File::create(site.path("dev.out")).unwrap()).stderr(File::create(site.path("dev.err")).unwrap());
+    let _dev = Dev(command.spawn().unwrap());
+    let port = within(BUILD, "'listening on'", || {
+        let out = out();
+        let addr: SocketAddr = out.split_once("listening on https://")?.1.split_once('\n')?.0.parse().ok()?;
+        Some(addr.port())
+    });
+    let url = format!("https://localhost:{port}/shop/");
+    let arguments = ["-sS", "--http2", "--cacert", ".wharf/tls/localhost.crt", "-w", "%{http_version}", &url];
+    if let Some(mut curl) = tool("curl", &arguments) {
+        assert_eq!(printed(&curl.current_dir(site.path("")).output().unwrap()), "Good night, world!\n2");
+    }
 }
 
 #[test]

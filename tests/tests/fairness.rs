@@ -96,6 +96,7 @@ fn above_its_memory_budget_new_requests_get_503_until_it_is_redeployed() {
 fn a_poll_that_never_returns_keeps_nobody_else_out() {
     let wharf = neighbours("", &["--set", "server.workers=1"]);
     let mut spinning = begin(&wharf, "/bad/spin", 1);
+    wait("the poll", || (wharf.app("bad")["load"]["in_flight"] == 1).then_some(()));
     // At once, and so handed to the one worker that there is, before anything could be seen of what it is in.
     let begin_at = Instant::now();
     let answers = answers(begin(&wharf, "/good/", 20));
@@ -143,10 +144,10 @@ fn a_stuck_worker_works_on_when_its_poll_returns() {
 #[test]
 fn polls_that_run_long_move_an_application_to_threads_of_its_own() {
     let wharf = neighbours("slow_poll = \"60ms\"\n", &[]);
-    for _ in 0..3 {
+    wait("the move", || {
         assert_eq!(wharf.get("/bad/hog?millis=250").text(), "slept");
-    }
-    wait("the move", || (wharf.app("bad")["load"]["own_threads"] == true).then_some(()));
+        (wharf.app("bad")["load"]["own_threads"] == true).then_some(())
+    });
     let threads = wharf.get("/bad/thread").text();
     assert!(threads.split(' ').all(|t| t.starts_with("own-")), "{threads}");
     assert!(!wharf.get("/good/thread").text().contains("own-"));
@@ -160,11 +161,11 @@ fn an_application_can_ask_for_threads_of_its_own() {
     assert_eq!(kept.get("/good/").unwrap().status, 200);
     // Connections that exist are not touched by any number of polls that do not come back.
     let _spinning = begin(&wharf, "/bad/spin", 20);
+    let mut more = Vec::new();
     wait("all its threads to be stuck", || {
-        (wharf.app("bad")["load"]["rejected_stuck"].as_u64() > Some(0)).then(|| ()).or_else(|| {
-            let _ = begin(&wharf, "/bad/spin", 2);
-            None
-        })
+        more.extend(begin(&wharf, "/bad/spin", 1));
+        std::thread::sleep(Duration::from_millis(50));
+        (wharf.app("bad")["load"]["rejected_stuck"].as_u64() > Some(0)).then_some(())
     });
     let refused = wharf.get("/bad/");
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("10")));

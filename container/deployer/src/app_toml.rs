@@ -10,7 +10,7 @@ use wharf_kernel::fairness::{Share, Threads};
 use wharf_kernel::launch::Kind;
 use wharf_kernel::options::{
     CgiOptions, ErrorPageOptions, FastCgiOptions, FilterOptions, InitValue, Options, ProxyOptions, ServletOptions,
-    WebOptions,
+    SessionOptions, WebOptions,
 };
 use wharf_kernel::toml_error;
 
@@ -89,6 +89,8 @@ pub struct AppToml {
     pub filter_order: Vec<String>,
     /// Modules alone: pages for errors, over the builder's.
     pub error_pages: Vec<ErrorPageOptions>,
+    /// Its sessions.
+    pub session: SessionOptions,
 }
 
 /// How the schema shows a table whose keys are not told apart.
@@ -126,6 +128,7 @@ impl Default for AppToml {
             filters: BTreeMap::new(),
             filter_order: Vec::new(),
             error_pages: Vec::new(),
+            session: SessionOptions::default(),
         }
     }
 }
@@ -195,7 +198,13 @@ impl AppToml {
 
     /// What it says to the part that runs the application.
     pub fn options(&self) -> Options {
-        Options { cgi: self.cgi.clone(), fastcgi: self.fastcgi.clone(), proxy: self.proxy.clone(), web: self.web() }
+        Options {
+            cgi: self.cgi.clone(),
+            fastcgi: self.fastcgi.clone(),
+            proxy: self.proxy.clone(),
+            session: self.session.clone(),
+            web: self.web(),
+        }
     }
 
     /// What it may take, where the container's settings say `default`.

@@ -97,6 +97,7 @@ impl Job {
             .body(Body::empty())
             .map_err(|e| e.to_string())?;
         Ok(Exchange {
+            session: wharf_kernel::session::SessionSlot::default(),
             request,
             path: PathElements {
                 encoded: encoded.into(),

@@ -114,13 +114,16 @@ impl Deployer {
         }
         let now = Instant::now();
         self.mark_superseded();
-        let mut leaving = Vec::new();
+        let (mut leaving, mut gone) = (Vec::new(), Vec::new());
         for app in self.apps.values_mut() {
             if !app.may_serve()
                 && let Some(generation) = app.serving.take()
             {
                 // When it may serve again, it is started again.
                 app.handled = None;
+                if app.source.is_none() {
+                    gone.push(generation.id.clone());
+                }
                 leaving.push(generation);
             }
         }
@@ -130,6 +133,7 @@ impl Deployer {
             self.mark_superseded();
         }
         self.apps.retain(|_, a| a.source.is_some() || a.pending.is_some());
+        self.undeployed(&gone);
         // Of those that have something to do, the lowest in the load order come first.
         let order = |app: &App| app.spec().map_or(0, |s| s.toml.order);
         let due = |app: &App| app.pending.is_none() && app.is_wanted() && app.is_complete(now);
@@ -141,6 +145,17 @@ impl Deployer {
                 break;
             }
             self.begin(&name);
+        }
+    }
+
+    /// What outlives the generations of an application ends when its last version is gone.
+    fn undeployed(&self, gone: &[AppId]) {
+        for id in gone {
+            let mut left =
+                self.apps.values().filter_map(|a| a.serving.as_ref().map(|g| &g.id).or(a.spec().map(|s| &s.id)));
+            if !left.any(|other| other.host == id.host && other.path == id.path) {
+                self.launchers.iter().for_each(|(_, launcher)| launcher.undeployed(id));
+            }
         }
     }
 

@@ -51,6 +51,7 @@ fn exchange(app: &Arc<dyn Launched>, path: &str, user: Option<&str>) -> Exchange
         connection: Arc::new(Connection::new(Some("192.0.2.1:1".parse().unwrap()), None, false)),
         id: "1".into(),
         lease: app.gate().try_lease().unwrap(),
+        session: wharf_kernel::session::SessionSlot::default(),
     }
 }
 

@@ -60,6 +60,7 @@ async fn send(site: &Arc<dyn Launched>, method: &str, path: &str, headers: &[(&s
     }
     let encoded: Box<str> = target.split('?').next().unwrap().into();
     let exchange = Exchange {
+        session: wharf_kernel::session::SessionSlot::default(),
         request: request.body(Body::empty()).unwrap(),
         path: PathElements {
             decoded: encoded.replace("%20", " ").into(),

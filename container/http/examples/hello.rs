@@ -57,9 +57,10 @@ fn main() -> std::io::Result<()> {
         access: Arc::new(NoAccessLog),
         counters: Arc::new(ServerCounters::default()),
         limits: Limits::default(),
+        protect: None,
     });
     let listen = vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))];
-    let server = Server::start(&ServerConfig { listen, workers, limits: Limits::default() }, pipeline)?;
+    let server = Server::start(&ServerConfig { listen, workers, ..ServerConfig::default() }, pipeline)?;
     server.accept();
     println!("listening on {}", server.bound()[0]);
     loop {

@@ -5,6 +5,7 @@ use http::{Method, Request, StatusCode, Version};
 use wharf_mapping::parse_host;
 
 use crate::Limits;
+use crate::response::Asked;
 
 /// Methods named in `Allow` where the server itself answers.
 pub(crate) const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS");
@@ -41,7 +42,8 @@ impl Authority {
 
 /// Checks a request and gives the authority it is for: that of an absolute-form target, else the Host header (RFC 9112,
 /// section 3.2); empty for HTTP/1.0 without either. The Host header is made to agree with it.
-pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits) -> Result<Authority, Reject> {
+#[inline]
+pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits, asked: &Asked) -> Result<Authority, Reject> {
     let uri = request.uri();
     let target = uri.path_and_query().map_or(0, |p| p.as_str().len());
     if target > limits.target_bytes {
@@ -52,6 +54,16 @@ pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits) -> Result<Auth
         Method::TRACE => return Err(Reject { status: StatusCode::METHOD_NOT_ALLOWED, detail: "", close: false }),
         _ => {}
     }
+    if request.method().as_str().len() > METHOD_BYTES {
+        return Err(reject(StatusCode::NOT_IMPLEMENTED, "The method is not known."));
+    }
+    if request.headers().len() > limits.header_count {
+        // HTTP/1 has refused it before.
+        return Err(reject(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, ""));
+    }
+    if asked.cookies > limits.cookies || asked.cookie_lines > COOKIE_LINES {
+        return Err(reject(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many cookies."));
+    }
     let authority = authority(request)?;
     if let Some(expectation) = request.headers().get(EXPECT)
         && !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue")
@@ -60,6 +72,11 @@ pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits) -> Result<Auth
     }
     Ok(authority)
 }
+
+/// The longest method in the registry has 17 letters (RFC 9110, section 16.1).
+const METHOD_BYTES: usize = 32;
+/// Cookie lines of a request. A browser sends one (RFC 6265, section 5.4); something on the way may have split it.
+const COOKIE_LINES: usize = 16;
 
 fn authority<B>(request: &mut Request<B>) -> Result<Authority, Reject> {
     let bad = |detail| Err(reject(StatusCode::BAD_REQUEST, detail));
@@ -83,6 +100,9 @@ fn authority<B>(request: &mut Request<B>) -> Result<Authority, Reject> {
     };
     if !matches!(scheme.as_str(), "http" | "https") {
         return bad("The scheme of the request target is neither http nor https.");
+    }
+    if request.version() == Version::HTTP_2 {
+        return bad("The :authority of the request is not its Host.");
     }
     let target = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
     let Ok(parsed) = parse_host(target) else { return bad("The host in the request target is not valid.") };

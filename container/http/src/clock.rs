@@ -3,34 +3,263 @@
 //!
 //! hyper makes and drops a timer for every request head. On a busy connection none of them ever fires, and each costs an
 //! aligned allocation and two changes of the timer wheel. Here a timer is a number in the connection's slot; the worker's
-//! sweep wakes the connections whose number has passed.
+//! sweep wakes the connections whose number has passed. A slot is used on its worker's thread; only [`Slot::reap`] comes
+//! from elsewhere.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use hyper::rt::{Sleep, Timer};
 
-const NEVER: u64 = u64::MAX;
+use crate::Limits;
 
-/// When a connection wants to be woken, in milliseconds since its worker's start.
+const NEVER: u64 = u64::MAX;
+/// Smaller than any time: the limit has passed.
+const DUE: u64 = 0;
+/// Time for an HTTP/2 client to answer to a goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// What one connection waits for and until when, in milliseconds since its worker's start.
 #[derive(Debug)]
 pub(crate) struct Slot {
     epoch: Instant,
-    deadline: AtomicU64,
+    /// When the sweep looked last.
+    swept: AtomicU64,
+    header_limit: u64,
+    idle_limit: u64,
+    send_limit: u64,
+    send_rate: u64,
+    tick: u64,
+    /// Whether it speaks HTTP/2.
+    pub(crate) http2: bool,
+    /// HTTP/1: the head of a request. HTTP/2: a request at all.
+    head: AtomicU64,
+    /// The timer that `head` is of.
+    timer: AtomicU64,
+    /// Whether bytes came since `head` was set.
+    begun: AtomicBool,
+    /// Requests that began, and whether the last of them is not over yet.
+    requests: AtomicU32,
+    busy: AtomicBool,
+    /// HTTP/1: the application's answer.
+    answer: AtomicU64,
+    late: AtomicBool,
+    /// The client, to take bytes off the socket.
+    send: AtomicU64,
+    /// HTTP/2: the client, to open a window for any of the answers that wait for one.
+    pull: AtomicU64,
+    /// HTTP/2: requests under way, and answers that wait.
+    streams: AtomicUsize,
+    waiting: AtomicUsize,
+    /// HTTP/2: whether goodbye was said.
+    leaving: AtomicBool,
+    cut: AtomicBool,
+    /// What was answered to bytes that are no request, and the id in that answer.
+    pub(crate) refused: OnceLock<(StatusCode, Arc<str>)>,
 }
 
 impl Slot {
-    pub(crate) fn new(epoch: Instant) -> Arc<Self> {
-        Arc::new(Self { epoch, deadline: AtomicU64::new(NEVER) })
+    pub(crate) fn new(epoch: Instant, limits: &Limits, http2: bool) -> Arc<Self> {
+        let slot = Self {
+            epoch,
+            swept: AtomicU64::new(millis(epoch.elapsed())),
+            header_limit: millis(limits.header_timeout),
+            idle_limit: millis(limits.keep_alive),
+            send_limit: millis(limits.send_timeout),
+            send_rate: limits.send_min_rate.into(),
+            tick: millis(tick(limits)),
+            http2,
+            head: AtomicU64::new(NEVER),
+            timer: AtomicU64::new(0),
+            begun: AtomicBool::new(false),
+            requests: AtomicU32::new(0),
+            busy: AtomicBool::new(false),
+            answer: AtomicU64::new(NEVER),
+            late: AtomicBool::new(false),
+            send: AtomicU64::new(NEVER),
+            pull: AtomicU64::new(NEVER),
+            streams: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            leaving: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+            refused: OnceLock::new(),
+        };
+        if http2 {
+            slot.head.store(slot.after(slot.header_limit), Relaxed);
+        }
+        Arc::new(slot)
     }
 
-    /// Whether its time has passed.
-    pub(crate) fn is_due(&self, now: Instant) -> bool {
-        self.deadline.load(Ordering::Relaxed) <= millis(now.saturating_duration_since(self.epoch))
+    /// Milliseconds since the worker's start.
+    pub(crate) fn now(&self) -> u64 {
+        millis(self.epoch.elapsed())
+    }
+
+    fn after(&self, limit: u64) -> u64 {
+        self.now().saturating_add(limit)
+    }
+
+    /// Whether the connection is to be woken; marks the limits that have passed.
+    pub(crate) fn sweep(&self, now: Instant) -> bool {
+        let now = millis(now.saturating_duration_since(self.epoch));
+        self.swept.store(now, Relaxed);
+        let mut due = false;
+        let head = self.head.load(Relaxed);
+        if head != NEVER {
+            // A head that has begun has less time than an idle connection.
+            let limit = now.saturating_add(self.header_limit);
+            if !self.http2 && head > limit && self.begun.load(Relaxed) {
+                self.head.store(limit, Relaxed);
+            } else if head <= now {
+                self.head.store(DUE, Relaxed);
+                due = true;
+            }
+        }
+        if self.answer.load(Relaxed) <= now {
+            self.answer.store(NEVER, Relaxed);
+            self.late.store(true, Relaxed);
+            due = true;
+        }
+        if self.send.load(Relaxed) <= now || self.pull.load(Relaxed) <= now {
+            self.cut.store(true, Relaxed);
+            due = true;
+        }
+        due
+    }
+
+    /// Whether the connection must end at once: the client does not take what is sent.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.load(Relaxed)
+    }
+
+    /// Bytes came.
+    pub(crate) fn received(&self) {
+        if self.head.load(Relaxed) != NEVER {
+            self.begun.store(true, Relaxed);
+        }
+    }
+
+    /// A request has begun; gives how many that makes.
+    pub(crate) fn request(&self) -> u32 {
+        self.busy.store(true, Relaxed);
+        let nth = self.requests.load(Relaxed).wrapping_add(1);
+        self.requests.store(nth, Relaxed);
+        nth
+    }
+
+    /// HTTP/1: whether what is sent is of a request, or of a protocol that it led to.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Relaxed)
+    }
+
+    /// The application is waited for. The time is that of the last sweep, which is up to a tick old.
+    pub(crate) fn await_answer(&self, limit: Duration) {
+        self.answer.store(self.swept.load(Relaxed).saturating_add(millis(limit)).saturating_add(self.tick), Relaxed);
+    }
+
+    /// The application has answered.
+    pub(crate) fn answered(&self) {
+        self.answer.store(NEVER, Relaxed);
+    }
+
+    /// Whether the application has not answered in time; says so once.
+    pub(crate) fn take_late(&self) -> bool {
+        self.late.load(Relaxed) && self.late.swap(false, Relaxed)
+    }
+
+    /// The client does not take what is sent: since `since` it has taken `sent` bytes.
+    pub(crate) fn blocked(&self, since: u64, sent: u64) {
+        let rated = sent.saturating_mul(1000).checked_div(self.send_rate).unwrap_or(NEVER);
+        let by_rate = since.saturating_add(self.send_limit).saturating_add(rated);
+        self.send.store(by_rate.min(self.after(self.send_limit)), Relaxed);
+    }
+
+    /// The client has taken what was sent.
+    pub(crate) fn unblocked(&self) {
+        self.send.store(NEVER, Relaxed);
+    }
+
+    /// The connection is over but for what the client still sends: that is read for so long.
+    pub(crate) fn linger(&self, time: Duration) {
+        self.send.store(self.after(millis(time)), Relaxed);
+    }
+
+    /// Since when, as a number to compare, it has been idle between two requests.
+    pub(crate) fn idle(&self) -> Option<u64> {
+        let head = self.head.load(Relaxed);
+        let idle = head != NEVER && head != DUE && !self.begun.load(Relaxed) && self.requests.load(Relaxed) > 0;
+        idle.then_some(head)
+    }
+
+    /// Ends the wait for the next request.
+    pub(crate) fn reap(&self) {
+        self.head.store(DUE, Relaxed);
+    }
+
+    /// HTTP/2: whether it has been without a request for too long.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.http2 && self.head.load(Relaxed) == DUE
+    }
+
+    /// HTTP/2: goodbye was said. A client must answer to that; once no request is under way it has little time left.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Relaxed);
+        self.head.store(NEVER, Relaxed);
+        if self.streams.load(Relaxed) == 0 {
+            self.linger(GOODBYE);
+        }
+    }
+}
+
+/// A request of an HTTP/2 connection.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    slot: Arc<Slot>,
+    waiting: bool,
+}
+
+impl Stream {
+    pub(crate) fn new(slot: Arc<Slot>) -> Self {
+        slot.streams.fetch_add(1, Relaxed);
+        slot.head.store(NEVER, Relaxed);
+        Self { slot, waiting: false }
+    }
+
+    /// There is something to send; the client must open a window for it.
+    pub(crate) fn wait(&mut self) {
+        if !std::mem::replace(&mut self.waiting, true) {
+            self.slot.waiting.fetch_add(1, Relaxed);
+        }
+        self.slot.pull.store(self.slot.after(self.slot.send_limit), Relaxed);
+    }
+
+    /// The client did.
+    pub(crate) fn pulled(&mut self) {
+        if std::mem::take(&mut self.waiting) {
+            let last = self.slot.waiting.fetch_sub(1, Relaxed) == 1;
+            let at = if last { NEVER } else { self.slot.after(self.slot.send_limit) };
+            self.slot.pull.store(at, Relaxed);
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.pulled();
+        if self.slot.streams.fetch_sub(1, Relaxed) > 1 {
+            return;
+        }
+        if self.slot.leaving.load(Relaxed) {
+            self.slot.linger(GOODBYE);
+        } else {
+            self.slot.begun.store(false, Relaxed);
+            self.slot.head.store(self.slot.after(self.slot.idle_limit), Relaxed);
+        }
     }
 }
 
@@ -38,9 +267,11 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(NEVER - 1)
 }
 
-/// How often the sweep looks, for a limit: often enough that it is kept to a tenth.
-pub(crate) fn tick(limit: Duration) -> Duration {
-    (limit / 10).clamp(Duration::from_millis(5), Duration::from_secs(1))
+/// How often the sweep looks: often enough that the shortest limit is kept to a tenth.
+pub(crate) fn tick(limits: &Limits) -> Duration {
+    let all = [limits.header_timeout, limits.keep_alive, limits.send_timeout, limits.response_timeout];
+    let shortest = all.into_iter().filter(|l| !l.is_zero()).min().unwrap_or_default();
+    (shortest / 10).clamp(Duration::from_millis(5), Duration::from_secs(1))
 }
 
 /// The timer of one connection. It has one limit at a time, which is all that hyper's HTTP/1 asks for.
@@ -53,17 +284,24 @@ impl Timer for Coarse {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        // Rounded up: when the sweep finds it due, it is.
-        let at = millis(deadline.saturating_duration_since(self.0.epoch)).saturating_add(1);
-        self.0.deadline.store(at, Ordering::Relaxed);
-        Box::pin(Until { slot: self.0.clone(), deadline, at })
+        let slot = &self.0;
+        let mut at = millis(deadline.saturating_duration_since(slot.epoch)).saturating_add(1);
+        if slot.requests.load(Relaxed) == 0 {
+            // The first request has the time for a head alone; hyper knows but one limit, that of an idle connection.
+            at = at.saturating_sub(slot.idle_limit).saturating_add(slot.header_limit);
+        }
+        let timer = slot.timer.load(Relaxed).wrapping_add(1);
+        slot.timer.store(timer, Relaxed);
+        slot.begun.store(false, Relaxed);
+        slot.busy.store(false, Relaxed);
+        slot.head.store(at, Relaxed);
+        Box::pin(Until { slot: slot.clone(), timer })
     }
 }
 
 struct Until {
     slot: Arc<Slot>,
-    deadline: Instant,
-    at: u64,
+    timer: u64,
 }
 
 impl Future for Until {
@@ -71,14 +309,16 @@ impl Future for Until {
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
         // The sweep wakes the whole connection, which polls this again.
-        if Instant::now() >= self.deadline { Poll::Ready(()) } else { Poll::Pending }
+        if self.slot.head.load(Relaxed) == DUE { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
 impl Drop for Until {
     fn drop(&mut self) {
         // A later timer has the slot already where this one was replaced.
-        let _ = self.slot.deadline.compare_exchange(self.at, NEVER, Ordering::Relaxed, Ordering::Relaxed);
+        if self.slot.timer.load(Relaxed) == self.timer {
+            self.slot.head.store(NEVER, Relaxed);
+        }
     }
 }
 
@@ -88,20 +328,82 @@ impl Sleep for Until {}
 mod tests {
     use super::*;
 
+    fn limits() -> Limits {
+        Limits {
+            header_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(30),
+            send_min_rate: 100,
+            ..Limits::default()
+        }
+    }
+
+    fn after(slot: &Slot, seconds: u64) -> bool {
+        slot.sweep(slot.epoch + Duration::from_secs(seconds))
+    }
+
     #[test]
-    fn a_slot_is_due_once_its_time_has_passed_and_not_when_the_timer_is_gone() {
-        let epoch = Instant::now();
-        let slot = Slot::new(epoch);
-        let second = Duration::from_secs(1);
-        assert!(!slot.is_due(epoch + second * 1000));
-        let timer = Coarse(slot.clone()).sleep_until(epoch + second);
-        assert!(!slot.is_due(epoch + second / 2));
-        assert!(slot.is_due(epoch + second * 2));
-        let mut timer = timer;
-        Coarse(slot.clone()).reset(&mut timer, epoch + second * 3);
-        assert!(!slot.is_due(epoch + second * 2));
-        assert!(slot.is_due(epoch + second * 4));
+    fn a_new_connection_and_a_head_have_less_time_than_an_idle_connection() {
+        let slot = Slot::new(Instant::now(), &limits(), false);
+        assert!(!after(&slot, 100_000), "nothing is waited for");
+        let idle = || Coarse(slot.clone()).sleep(Duration::from_secs(60));
+        let mut timer = idle();
+        assert!(!after(&slot, 9) && after(&slot, 11), "the first head");
+        slot.request();
+        Coarse(slot.clone()).reset(&mut timer, Instant::now() + Duration::from_secs(60));
+        assert!(slot.idle().is_some());
+        assert!(!after(&slot, 59) && after(&slot, 62), "idle");
+        timer = idle();
+        slot.received();
+        assert!(slot.idle().is_none());
+        assert!(!after(&slot, 5), "its time begins");
+        assert!(!after(&slot, 14) && after(&slot, 15), "a head");
         drop(timer);
-        assert!(!slot.is_due(epoch + second * 5));
+        assert!(!after(&slot, 100_000));
+    }
+
+    #[test]
+    fn whoever_takes_too_little_is_cut() {
+        let slot = Slot::new(Instant::now(), &limits(), false);
+        slot.blocked(0, 0);
+        assert!(!after(&slot, 29) && after(&slot, 31) && slot.is_cut());
+        let slot = Slot::new(Instant::now() - Duration::from_secs(20), &limits(), false);
+        // 1,000 bytes in 20 s, and 100 a second are asked for: 30 s and 10 s more.
+        slot.blocked(0, 1000);
+        assert!(!after(&slot, 39) && after(&slot, 41));
+        slot.unblocked();
+        let slot = Slot::new(Instant::now(), &limits(), false);
+        slot.blocked(0, 1_000_000);
+        slot.unblocked();
+        assert!(!after(&slot, 100_000));
+    }
+
+    #[test]
+    fn an_http2_connection_is_idle_between_its_streams() {
+        let slot = Slot::new(Instant::now(), &limits(), true);
+        assert!(!after(&slot, 9));
+        let mut streams = [Stream::new(slot.clone()), Stream::new(slot.clone())];
+        slot.request();
+        assert!(!after(&slot, 100), "requests are under way");
+        streams.iter_mut().for_each(Stream::wait);
+        streams[0].pulled();
+        assert!(!after(&slot, 29) && slot.pull.load(Relaxed) != NEVER);
+        streams[1].pulled();
+        assert!(!after(&slot, 100), "the application is waited for, not the client");
+        drop(streams);
+        assert!(!after(&slot, 59) && after(&slot, 61) && slot.is_idle());
+        slot.leave();
+        assert!(!slot.is_idle() && !after(&slot, 1) && after(&slot, 3) && slot.is_cut());
+    }
+
+    #[test]
+    fn an_answer_is_late_once() {
+        let slot = Slot::new(Instant::now(), &limits(), false);
+        slot.await_answer(Duration::from_secs(5));
+        assert!(!after(&slot, 4) && !slot.take_late());
+        assert!(after(&slot, 7) && slot.take_late() && !slot.take_late());
+        slot.await_answer(Duration::from_secs(5));
+        slot.answered();
+        assert!(!after(&slot, 100));
     }
 }

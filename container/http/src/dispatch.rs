@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::header::{ALLOW, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use wharf_kernel::counters::LocalCounts;
+use wharf_kernel::session::SessionSlot;
 use wharf_kernel::{Body, Connection, Exchange, Lookup, PathElements, Permit, ResponseFuture, Route, Routes};
 use wharf_mapping::{CanonicalPath, canonicalise};
 
@@ -49,7 +50,7 @@ pub(crate) fn dispatch(
     for _ in 0..TRIES {
         let table = routes.load();
         let route = match table.find(host, &path.decoded) {
-            Lookup::Found(route) => route,
+            Lookup::Found(route) => pinned(table.versions(host, &path.decoded), route, &request),
             Lookup::Suspended(_) => {
                 let mut response = page(StatusCode::SERVICE_UNAVAILABLE, "");
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
@@ -74,14 +75,30 @@ pub(crate) fn dispatch(
         let counters = route.counters.local().clone();
         counters.begin();
         let authority = authority.text;
-        let exchange =
-            Exchange { path: elements, authority, connection: connection.clone(), id: id.clone(), lease, request };
+        let exchange = Exchange {
+            path: elements,
+            authority,
+            connection: connection.clone(),
+            id: id.clone(),
+            lease,
+            request,
+            session: SessionSlot::default(),
+        };
         return match admit(route, &counters, exchange) {
             Admitted::Now(future, permit) => Dispatched::Endpoint(future, Some(permit), counters),
             Admitted::Later(future) => Dispatched::Endpoint(future, None, counters),
         };
     }
     Dispatched::Answer(page(StatusCode::SERVICE_UNAVAILABLE, ""))
+}
+
+/// Where several versions serve one context, the one in which the request's session began; else the newest.
+fn pinned<'a>(versions: &'a [Arc<Route>], newest: &'a Arc<Route>, request: &Request<Body>) -> &'a Arc<Route> {
+    if versions.len() < 2 {
+        return newest;
+    }
+    let Some(version) = newest.endpoint.session_version(request) else { return newest };
+    versions.iter().find(|route| route.id.version == version && !route.suspended).unwrap_or(newest)
 }
 
 /// A GET of the context path itself, without the slash, is sent to the path with it, so that relative links work.

@@ -16,10 +16,20 @@ pub fn render(status: StatusCode, detail: &str, id: &str, headers: &HeaderMap) -
 
 /// Gives a response without content the default page for its status.
 pub(crate) fn fill(response: &mut Response<Body>, detail: &str, id: &str, json: bool) {
-    let status = response.status();
+    let (content_type, text) = page(response.status(), detail, id, json);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.remove(http::header::CONTENT_LENGTH);
+    *response.body_mut() = Body::from(text);
+}
+
+/// The default page for a status: its media type and its text.
+pub(crate) fn page(status: StatusCode, detail: &str, id: &str, json: bool) -> (&'static str, String) {
     let reason = status.canonical_reason().unwrap_or("Error");
     let detail = if detail.is_empty() { explanation(status) } else { detail };
-    let (content_type, text) = if json {
+    if json {
         let (reason, detail, id) = (json_text(reason), json_text(detail), json_text(id));
         let status = status.as_u16();
         let text = format!(r#"{{"title":{reason},"status":{status},"detail":{detail},"requestId":{id}}}"#);
@@ -35,13 +45,7 @@ pub(crate) fn fill(response: &mut Response<Body>, detail: &str, id: &str, json: 
             escape_html(id)
         );
         ("text/html; charset=utf-8", text)
-    };
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    headers.remove(http::header::CONTENT_LENGTH);
-    *response.body_mut() = Body::from(text);
+    }
 }
 
 /// True when `Accept` names a JSON type and ranks it no lower than HTML. Quality values decide, not the order.
@@ -71,6 +75,7 @@ fn explanation(status: StatusCode) -> &'static str {
         408 => "The request took too long to arrive.",
         413 => "The request body is larger than allowed.",
         414 => "The address is longer than allowed.",
+        421 => "This server does not answer for that host.",
         417 => "The expectation of the request can't be met.",
         429 => "There were too many requests.",
         431 => "The request headers are larger than allowed.",

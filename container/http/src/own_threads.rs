@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use wharf_kernel::counters::LocalCounts;
 use wharf_kernel::launch::{Description, Launched, Launcher, Plan, Retirement, Servlet};
-use wharf_kernel::{Body, BoxError, Endpoint, Exchange, Gate, Refusal, Rejection, ResponseFuture};
+use wharf_kernel::{AppId, Body, BoxError, Endpoint, Exchange, Gate, Refusal, Rejection, ResponseFuture};
 
 use crate::admission;
 use crate::watch::Watch;
@@ -48,6 +48,10 @@ impl WithOwnThreads {
 impl Launcher for WithOwnThreads {
     fn verify(&self, plan: &Plan) -> Result<Description, Refusal> {
         self.inner.verify(plan)
+    }
+
+    fn undeployed(&self, id: &AppId) {
+        self.inner.undeployed(id);
     }
 
     fn launch(&self, plan: &Plan) -> Result<Arc<dyn Launched>, Refusal> {
@@ -167,6 +171,10 @@ impl Endpoint for Switch {
 
     fn live_bytes(&self) -> Option<u64> {
         self.launched.upgrade()?.live_bytes()
+    }
+
+    fn session_version(&self, request: &http::Request<Body>) -> Option<wharf_kernel::Version> {
+        self.inner.session_version(request)
     }
 }
 

@@ -9,19 +9,21 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::header::{ALLOW, REFERER, USER_AGENT};
+use http::header::{ALLOW, CONNECTION, REFERER, USER_AGENT};
 use http::{Request, Response, StatusCode, Uri};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
+use tokio::time::Sleep;
 use wharf_kernel::{AccessRecord, AccessSink, Body, Connection, Permit, ResponseFuture, Routes, ServerCounters};
 
+use crate::clock::{Slot, Stream};
 use crate::dispatch::{Dispatched, dispatch};
 use crate::link::{Link, Switched};
 use crate::request_body::{Progress, RequestBody, drain};
 use crate::response::{self, Asked};
 use crate::response_body::{ResponseBody, Tail};
 use crate::worker::Shared;
-use crate::{Limits, check, error_page};
+use crate::{Limits, Protect, check, error_page, forwarded};
 
 /// What all requests share.
 pub struct Pipeline {
@@ -33,6 +35,8 @@ pub struct Pipeline {
     pub counters: Arc<ServerCounters>,
     /// Limits.
     pub limits: Limits,
+    /// What is refused before an application sees it, and what is added to every answer; nothing costs nothing.
+    pub protect: Option<Protect>,
 }
 
 impl Pipeline {
@@ -42,10 +46,13 @@ impl Pipeline {
         worker: &Arc<Shared>,
         connection: &Arc<Connection>,
         link: Option<&Arc<Link>>,
+        slot: &Arc<Slot>,
         id: Arc<str>,
         request: Request<Incoming>,
     ) -> Answering {
         let this = &*worker.pipeline;
+        // Who asks: behind a trusted proxy, whom it says.
+        let connection = &forwarded::resolve(&this.limits.trusted_proxies, connection, request.headers());
         // 1. The clock and the record first, so that whatever happens below is timed and written down.
         let began = Instant::now();
         let record = this.access.enabled().then(|| Box::new(record(&request, connection, &id)));
@@ -58,11 +65,16 @@ impl Pipeline {
             received: None,
             ended: false,
             record,
+            stream: slot.http2.then(|| Stream::new(slot.clone())),
         };
         let asked = Asked::of(&request, link);
         let target = request.uri().clone();
-        let state = this.dispatch(connection, &id, request, &mut tail);
-        Answering { state, asked, id, target, tail: Some(tail) }
+        let nth = slot.request();
+        let last = !slot.http2 && nth == this.limits.keep_alive_requests;
+        let state = this.dispatch(connection, &id, request, &asked, &mut tail);
+        let patience = Patience::begin(&state, slot, this.limits.response_timeout);
+        let secure = connection.secure;
+        Answering { state, asked, id, target, patience, last, secure, tail: Some(tail) }
     }
 
     fn dispatch(
@@ -70,12 +82,13 @@ impl Pipeline {
         connection: &Arc<Connection>,
         id: &Arc<str>,
         request: Request<Incoming>,
+        asked: &Asked,
         tail: &mut Tail,
     ) -> State {
         let (mut request, incoming) = split(request);
 
         // 2. What no application should have to look at: Host, target, method, expectation.
-        let authority = match check::check(&mut request, &self.limits) {
+        let authority = match check::check(&mut request, &self.limits, asked) {
             Ok(authority) => authority,
             Err(reject) => {
                 let mut response = error_page::render(reject.status, reject.detail, id, request.headers());
@@ -107,27 +120,49 @@ impl Pipeline {
             *request.body_mut() = Body::new(RequestBody::new(incoming, &self.limits, progress));
         }
 
-        // 5. The application. From here on nothing it does can keep the rest from happening.
-        let dispatched = catch_unwind(AssertUnwindSafe(|| dispatch(&self.routes, request, authority, connection, id)));
-        match dispatched {
-            Ok(Dispatched::Answer(response)) => State::Answered(response),
-            Ok(Dispatched::Endpoint(future, permit, counters)) => {
-                tail.app = Some(counters);
+        // 5. What is configured to be refused: addresses, rates, hosts, plain requests, other sites.
+        if let Some(protect) = &self.protect
+            && let Some(response) = protect.refuse(&request, &authority, connection, id)
+        {
+            return State::Answered(response);
+        }
+
+        // 6. The application. From here on nothing it does can keep the rest from happening.
+        let app = &mut tail.app;
+        let call = |request| match dispatch(&self.routes, request, authority, connection, id) {
+            Dispatched::Answer(response) => State::Answered(response),
+            Dispatched::Endpoint(future, permit, counters) => {
+                *app = Some(counters);
                 State::Running(future, permit)
             }
-            Err(_) => State::Answered(self.panicked("the dispatch to the endpoint", id)),
-        }
+        };
+        let dispatched = catch_unwind(AssertUnwindSafe(|| match &self.protect {
+            Some(protect) if protect.wraps(&request) => {
+                let wrapped = protect.wrap(request, |request| match call(request) {
+                    State::Running(future, permit) => Box::pin(async move {
+                        let _permit = permit;
+                        future.await
+                    }),
+                    State::Answered(response) => Box::pin(std::future::ready(response)),
+                    State::Done => Box::pin(std::future::pending()),
+                });
+                State::Running(wrapped, None)
+            }
+            _ => call(request),
+        }));
+        dispatched.unwrap_or_else(|_| State::Answered(self.panicked("the dispatch to the endpoint", id)))
     }
 
     /// Ends to answer a request: its response is there.
-    fn finish(&self, mut response: Response<Body>, asked: &Asked, id: &str, mut tail: Tail) -> Response<ResponseBody> {
-        // 6. The response is made one that can be sent.
+    fn finish(mut response: Response<Body>, asked: &Asked, id: &str, mut tail: Tail) -> Response<ResponseBody> {
+        let this = &*tail.worker.pipeline;
+        // 7. The response is made one that can be sent.
         if let Some(progress) = &tail.received {
-            self.blame_client(&mut response, progress, asked, id);
+            this.blame_client(&mut response, progress, asked, id);
         }
         response::finish(&mut response, asked, id);
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if asked.chunked && !self.limits.keep_alive_after_chunked && !upgraded {
+        if asked.chunked && !this.limits.keep_alive_after_chunked && !upgraded {
             response::close(&mut response);
         }
         tail.status = response.status().as_u16();
@@ -136,9 +171,9 @@ impl Pipeline {
             let (began, app, record) = (tail.began, tail.app.clone(), tail.record.take());
             let record = record.map(|record| Box::new(AccessRecord { status: tail.status, ..*record }));
             *response.body_mut() = Body::empty();
-            link.switch(Switched { began, app, record, access: self.access.clone() });
+            link.switch(Switched { began, app, record, access: tail.worker.pipeline.access.clone() });
         }
-        // 7. The tail goes with the body: the request ends when its last byte is handed to the socket.
+        // 8. The tail goes with the body: the request ends when its last byte is handed to the socket.
         let sends = asked.method != http::Method::HEAD && response.status() != StatusCode::NOT_MODIFIED;
         response.map(|body| ResponseBody::new(body, tail, sends))
     }
@@ -177,6 +212,20 @@ impl Pipeline {
     }
 }
 
+/// Writes down what was sent instead of an answer to bytes that were no request.
+pub(crate) fn write_refused(pipeline: &Pipeline, connection: &Connection, status: u16, id: &Arc<str>) {
+    pipeline.counters.answered_unmapped(status);
+    if pipeline.access.enabled() {
+        // There is no method and no target: a dash, as for every other field that is not there, and an asterisk.
+        let mut request = Request::new(());
+        *request.method_mut() = http::Method::from_bytes(b"-").unwrap_or_default();
+        *request.uri_mut() = http::Uri::from_static("*");
+        let mut record = record(&request, connection, id);
+        (record.time, record.status) = (SystemTime::now(), status);
+        pipeline.access.record(record);
+    }
+}
+
 /// Takes the body out, if there is one.
 fn split(request: Request<Incoming>) -> (Request<Body>, Option<Incoming>) {
     let (head, incoming) = request.into_parts();
@@ -204,6 +253,52 @@ fn record<B>(request: &Request<B>, connection: &Connection, id: &Arc<str>) -> Ac
     }
 }
 
+/// How long an application may take to begin its answer.
+struct Patience {
+    slot: Arc<Slot>,
+    /// HTTP/2: the connection's slot can't wake a single request.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes of the request body when it was looked at last.
+    seen: u64,
+}
+
+impl Patience {
+    fn begin(state: &State, slot: &Arc<Slot>, limit: Duration) -> Self {
+        let mut this = Self { slot: slot.clone(), timer: None, seen: 0 };
+        if matches!(state, State::Running(..)) && !limit.is_zero() {
+            if slot.http2 {
+                this.timer = Some(Box::pin(tokio::time::sleep(limit)));
+            } else {
+                slot.await_answer(limit);
+            }
+        }
+        this
+    }
+
+    /// Whether it has ended. While the request body comes in, it begins anew.
+    fn has_ended(&mut self, tail: Option<&Tail>, cx: &mut Context<'_>) -> bool {
+        loop {
+            let due = match &mut self.timer {
+                Some(timer) => timer.as_mut().poll(cx).is_ready(),
+                None => self.slot.take_late(),
+            };
+            if !due {
+                return false;
+            }
+            let Some(tail) = tail else { return true };
+            let received = tail.received.as_ref().map_or(0, |p| p.bytes.load(Ordering::Relaxed));
+            let limit = tail.worker.pipeline.limits.response_timeout;
+            if std::mem::replace(&mut self.seen, received) == received {
+                return true;
+            }
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(tokio::time::Instant::now() + limit),
+                None => self.slot.await_answer(limit),
+            }
+        }
+    }
+}
+
 /// A request being answered.
 pub(crate) struct Answering {
     state: State,
@@ -211,6 +306,10 @@ pub(crate) struct Answering {
     id: Arc<str>,
     /// For the watchdog's log.
     target: Uri,
+    patience: Patience,
+    /// Whether the connection has had as many requests as it may.
+    last: bool,
+    secure: bool,
     /// `None` once the response has been given.
     tail: Option<Tail>,
 }
@@ -227,7 +326,7 @@ impl Future for Answering {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let response = match std::mem::replace(&mut this.state, State::Done) {
+        let mut response = match std::mem::replace(&mut this.state, State::Done) {
             State::Answered(response) => response,
             State::Running(mut future, permit) => match catch_unwind(AssertUnwindSafe(|| match &this.tail {
                 Some(Tail { worker, app: Some(app), .. }) => {
@@ -236,6 +335,14 @@ impl Future for Answering {
                 _ => future.as_mut().poll(cx),
             })) {
                 Ok(Poll::Ready(response)) => response,
+                Ok(Poll::Pending) if this.patience.has_ended(this.tail.as_ref(), cx) => {
+                    tracing::warn!(request = &*this.id, "the application did not begin its answer in time: 504");
+                    // A panic of the application's destructors is its own affair.
+                    let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+                    let mut response = Response::new(Body::empty());
+                    *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+                    response
+                }
                 Ok(Poll::Pending) => {
                     this.state = State::Running(future, permit);
                     return Poll::Pending;
@@ -248,7 +355,19 @@ impl Future for Answering {
             State::Done => return Poll::Pending,
         };
         let Some(tail) = this.tail.take() else { return Poll::Pending };
-        let worker = tail.worker.clone();
-        Poll::Ready(Ok(worker.pipeline.finish(response, &this.asked, &this.id, tail)))
+        if !this.patience.slot.http2 {
+            this.patience.slot.answered();
+        }
+        if this.last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response::close(&mut response);
+        }
+        if let Some(protect) = &tail.worker.pipeline.protect {
+            protect.complete(&mut response, this.secure);
+        }
+        let mut response = Pipeline::finish(response, &this.asked, &this.id, tail);
+        if this.patience.slot.http2 {
+            response.headers_mut().remove(CONNECTION);
+        }
+        Poll::Ready(Ok(response))
     }
 }

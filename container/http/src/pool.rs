@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::runtime::Builder;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use wharf_kernel::workers::Workers;
 
 use crate::Pipeline;
-use crate::acceptor::Seat;
+use crate::acceptor::{Pass, Seat};
 use crate::watchdog::Watches;
 use crate::worker::{self, Command, Shared, Socket};
 
@@ -81,12 +81,12 @@ impl Pool {
 
     /// Gives a connection to the free worker that has the fewest; where none is free, to the one that has the fewest, from
     /// which it is taken when a free one is there. False when the server ends.
-    pub(crate) fn seat(&self, socket: Socket, permit: OwnedSemaphorePermit) -> bool {
+    pub(crate) fn seat(&self, socket: Socket, pass: Pass) -> bool {
         let seats = self.seats();
         let least = seats.iter().min_by_key(|seat| (!is_free(seat), seat.0.open.load(Ordering::Relaxed)));
         let Some((shared, sender)) = least else { return false };
         shared.open.fetch_add(1, Ordering::AcqRel);
-        shared.inbox().push_back((socket, permit));
+        shared.inbox().push_back((socket, pass));
         sender.send(Command::Serve).is_ok()
     }
 
@@ -105,9 +105,9 @@ impl Pool {
         }
         for (shared, _) in seats.iter().filter(|seat| !is_free(seat)) {
             let waiting = std::mem::take(&mut *shared.inbox());
-            for (socket, permit) in waiting {
+            for (socket, pass) in waiting {
                 shared.open.fetch_sub(1, Ordering::AcqRel);
-                self.seat(socket, permit);
+                self.seat(socket, pass);
             }
         }
     }

@@ -25,11 +25,18 @@ pub(crate) struct Progress {
     pub(crate) stalled: AtomicBool,
 }
 
+/// Waiting that a client is given before its rate counts.
+const RATE_GRACE: Duration = Duration::from_secs(5);
+
 /// A request body with a cap.
 pub(crate) struct RequestBody {
     incoming: Option<Incoming>,
     left: u64,
     idle: Duration,
+    min_rate: u32,
+    /// How long the client was waited for so far, and since when it is now.
+    waited: Duration,
+    waiting: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     drain: (u64, Duration),
     progress: Arc<Progress>,
@@ -42,11 +49,23 @@ impl RequestBody {
             incoming: Some(incoming),
             left: limits.body_bytes,
             idle: limits.body_idle,
+            min_rate: limits.body_min_rate,
+            waited: Duration::ZERO,
+            waiting: None,
             timer: None,
             drain: (limits.drain_bytes, limits.drain_time),
             progress,
             done: false,
         }
+    }
+
+    /// How long the client may keep the application waiting from now on: the idle limit, or until it is slower than the
+    /// lowest rate.
+    fn patience(&self) -> Duration {
+        let bytes = self.progress.bytes.load(Ordering::Relaxed).saturating_mul(1000);
+        let Some(earned) = bytes.checked_div(self.min_rate.into()) else { return self.idle };
+        let credit = RATE_GRACE.saturating_add(Duration::from_millis(earned)).saturating_sub(self.waited);
+        self.idle.min(credit)
     }
 
     /// Ends it with an error. What the client still sends is drained when this is dropped.
@@ -68,15 +87,23 @@ impl HttpBody for RequestBody {
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
             // The timer runs only while the client is waited for.
-            let idle = this.idle;
-            let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+            if this.waiting.is_none() {
+                let now = Instant::now();
+                this.waiting = Some(now);
+                let at = now + this.patience();
+                match &mut this.timer {
+                    Some(timer) => timer.as_mut().reset(at),
+                    None => this.timer = Some(Box::pin(tokio::time::sleep_until(at))),
+                }
+            }
+            let Some(timer) = &mut this.timer else { return Poll::Pending };
             ready!(timer.as_mut().poll(cx));
             this.progress.stalled.store(true, Ordering::Relaxed);
             this.incoming = None;
-            return this.fail("the client stopped sending the request body");
+            return this.fail("the client sends the request body too slowly, or no more");
         };
-        if let Some(timer) = &mut this.timer {
-            timer.as_mut().reset(Instant::now() + this.idle);
+        if let Some(since) = this.waiting.take() {
+            this.waited += since.elapsed();
         }
         match frame {
             Some(Ok(frame)) => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::header::{
-    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as HttpBody;
@@ -20,11 +20,15 @@ pub(crate) struct Asked {
     pub(crate) chunked: bool,
     /// The connection, where the request asks to upgrade it (RFC 9110, section 7.8).
     pub(crate) upgrade: Option<Arc<Link>>,
+    /// Cookies, and the lines they are in.
+    pub(crate) cookies: usize,
+    pub(crate) cookie_lines: usize,
 }
 
 impl Asked {
     pub(crate) fn of<B>(request: &Request<B>, link: Option<&Arc<Link>>) -> Self {
-        let mut this = Self { method: request.method().clone(), accept: None, chunked: false, upgrade: None };
+        let method = request.method().clone();
+        let mut this = Self { method, accept: None, chunked: false, upgrade: None, cookies: 0, cookie_lines: 0 };
         for (name, value) in request.headers() {
             if *name == ACCEPT && this.accept.is_none() {
                 this.accept = Some(value.clone());
@@ -32,6 +36,9 @@ impl Asked {
                 this.chunked = true;
             } else if *name == UPGRADE && request.version() == Version::HTTP_11 {
                 this.upgrade = link.cloned();
+            } else if *name == COOKIE {
+                this.cookie_lines += 1;
+                this.cookies += value.as_bytes().split(|b| *b == b';').count();
             }
         }
         this

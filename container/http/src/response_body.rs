@@ -12,6 +12,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use wharf_kernel::counters::LocalCounts;
 use wharf_kernel::{AccessRecord, Body, BoxError};
 
+use crate::clock::Stream;
 use crate::request_body::Progress;
 use crate::worker::Shared;
 
@@ -27,6 +28,8 @@ pub(crate) struct Tail {
     pub(crate) ended: bool,
     /// The record, made at the beginning where the access log wants one.
     pub(crate) record: Option<Box<AccessRecord>>,
+    /// What is waited for, on an HTTP/2 connection.
+    pub(crate) stream: Option<Stream>,
 }
 
 impl Drop for Tail {
@@ -61,6 +64,9 @@ impl ResponseBody {
     /// `sends` is false where the body is announced but not sent (HEAD): then it counts as ended from the start.
     pub(crate) fn new(body: Body, mut tail: Tail, sends: bool) -> Self {
         tail.ended = !sends || body.is_end_stream();
+        if let Some(stream) = &mut tail.stream {
+            stream.wait();
+        }
         Self { body, tail }
     }
 }
@@ -71,6 +77,9 @@ impl HttpBody for ResponseBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        if let Some(stream) = &mut this.tail.stream {
+            stream.pulled();
+        }
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let Self { body, tail } = &mut *this;
             match &tail.app {
@@ -92,6 +101,9 @@ impl HttpBody for ResponseBody {
                     this.tail.sent += data.len() as u64;
                 }
                 this.tail.ended = this.body.is_end_stream();
+                if let Some(stream) = &mut this.tail.stream {
+                    stream.wait();
+                }
             }
             Poll::Ready(None) => this.tail.ended = true,
             Poll::Ready(Some(Err(error))) => {

@@ -14,18 +14,20 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use wharf_kernel::launch::Launcher;
 use wharf_kernel::workers::Workers;
 
-use crate::acceptor::{self, Accepting, Listener};
+use crate::acceptor::{self, Accepting, Listener, Peers};
 use crate::own_threads::WithOwnThreads;
 use crate::pool::Pool;
 use crate::watchdog::{self, Watches};
 use crate::worker::Command;
-use crate::{Pipeline, ServerConfig};
+use crate::{Limits, Pipeline, ServerConfig};
 
 /// An address that is listened on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bound {
     /// A TCP address with its real port.
     Tcp(SocketAddr),
+    /// The same, with TLS.
+    Tls(SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),
 }
@@ -35,6 +37,7 @@ impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(addr) => write!(f, "http://{addr}"),
+            Self::Tls(addr) => write!(f, "https://{addr}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -54,7 +57,7 @@ pub struct Server {
 /// Opening a listener, which decides whether a container can run at all, with what was being opened.
 fn naming(error: &io::Error, listen: &crate::Listen) -> io::Error {
     let what = match listen {
-        crate::Listen::Tcp(addr) => addr.to_string(),
+        crate::Listen::Tcp(addr) | crate::Listen::Tls(addr) => addr.to_string(),
         crate::Listen::Unix(path) => path.display().to_string(),
     };
     let advice = match error.kind() {
@@ -77,7 +80,9 @@ impl Server {
         {
             let _context = runtime.enter();
             for listen in &config.listen {
-                let listener = Listener::bind(listen).map_err(|e| naming(&e, listen))?;
+                let proxy_protocol = config.proxy_protocol.contains(listen);
+                let listener = Listener::bind(listen, proxy_protocol, config.tls.as_ref());
+                let listener = listener.map_err(|e| naming(&e, listen))?;
                 bound.push(listener.bound()?);
                 listeners.push(listener);
             }
@@ -86,9 +91,8 @@ impl Server {
         let pool = Arc::new(Pool::start(config.workers.max(1), pipeline.clone(), watches.clone())?);
         let (accepting, state) = watch::channel(Accepting::NotYet);
         let body = {
-            let (pool, pipeline) = (pool.clone(), pipeline.clone());
-            let limit = config.limits.connections.clamp(1, Semaphore::MAX_PERMITS);
-            move || accept_all(&runtime, listeners, &pool, limit, &pipeline, &state)
+            let (pool, pipeline, limits) = (pool.clone(), pipeline.clone(), config.limits.clone());
+            move || accept_all(&runtime, listeners, &pool, &limits, &pipeline, &state)
         };
         let acceptor = std::thread::Builder::new().name("wharf-acceptor".to_owned()).spawn(body)?;
         let (end, ended) = mpsc::channel();
@@ -192,17 +196,18 @@ fn accept_all(
     runtime: &Runtime,
     listeners: Vec<Listener>,
     pool: &Arc<Pool>,
-    limit: usize,
+    limits: &Limits,
     pipeline: &Pipeline,
     state: &watch::Receiver<Accepting>,
 ) {
-    let permits = Arc::new(Semaphore::new(limit));
+    let permits = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let peers = limits.connections_per_address.map(Peers::new);
     runtime.block_on(async {
         let tasks: Vec<_> = listeners
             .into_iter()
             .map(|listener| {
                 let (counters, state) = (pipeline.counters.clone(), state.clone());
-                tokio::spawn(acceptor::run(listener, pool.clone(), permits.clone(), counters, state))
+                tokio::spawn(acceptor::run(listener, pool.clone(), permits.clone(), peers.clone(), counters, state))
             })
             .collect();
         for task in tasks {

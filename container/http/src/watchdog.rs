@@ -13,7 +13,7 @@ use crate::watch::{STUCK, Watch};
 /// How often it looks, while anything is polled.
 const TICK: Duration = Duration::from_millis(50);
 /// How often it looks while nothing is.
-const IDLE_TICK: Duration = Duration::from_millis(200);
+const IDLE_TICK: Duration = Duration::from_millis(100);
 /// How often it compares memory with the budgets.
 const BUDGETS: Duration = Duration::from_millis(200);
 

@@ -13,19 +13,29 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::MissedTickBehavior;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, timeout};
 use wharf_kernel::Connection;
 
-use crate::Pipeline;
+use crate::acceptor::Pass;
 use crate::clock::{self, Coarse, Slot};
 use crate::link::{Link, Linked};
+use crate::paced::Paced;
+use crate::proxy_protocol::introduced;
 use crate::request_id::RequestIds;
+use crate::tls::{self, Tls};
 use crate::watch::Watch;
+use crate::{Pipeline, http2, pipeline};
 
 /// An accepted socket.
 pub(crate) enum Socket {
-    Tcp(std::net::TcpStream),
+    Tcp {
+        stream: std::net::TcpStream,
+        /// Whether it begins with a PROXY protocol header.
+        proxy_protocol: bool,
+        tls: Option<Arc<Tls>>,
+    },
     Unix(std::os::unix::net::UnixStream),
 }
 
@@ -40,15 +50,16 @@ pub(crate) enum Command {
 }
 
 /// How the connections are to behave.
-const OPEN: u8 = 0;
+pub(crate) const OPEN: u8 = 0;
 const DRAINING: u8 = 1;
-const CUT: u8 = 2;
+pub(crate) const CUT: u8 = 2;
 
 /// How a connection is reached from outside its task.
 struct Seated {
     waker: Waker,
     slot: Arc<Slot>,
-    link: Arc<Link>,
+    /// Of a connection that may be upgraded: HTTP/1, after the handshake.
+    link: Option<Arc<Link>>,
 }
 
 /// What a worker's connections share.
@@ -56,16 +67,16 @@ pub(crate) struct Shared {
     pub(crate) pipeline: Arc<Pipeline>,
     /// What this worker's thread is doing.
     pub(crate) watch: Arc<Watch>,
-    /// Connections that it has not taken yet, each with the permit that goes back when it is gone. Not in the commands, so
+    /// Connections that it has not taken yet, each with the pass that goes back when it is gone. Not in the commands, so
     /// that they can go to another worker when this one is stuck.
-    pub(crate) inbox: Mutex<VecDeque<(Socket, OwnedSemaphorePermit)>>,
+    pub(crate) inbox: Mutex<VecDeque<(Socket, Pass)>>,
     ids: RequestIds,
     /// Connections handed to this worker that are not gone yet.
     pub(crate) open: AtomicUsize,
     state: AtomicU8,
     /// Wakes each connection when `state` changes or its time is up. Locked when a connection comes or goes.
     wakers: Mutex<HashMap<u64, Seated>>,
-    began: Instant,
+    pub(crate) began: Instant,
     /// Told when the last connection is gone.
     idle: Notify,
 }
@@ -85,12 +96,33 @@ impl Shared {
         }
     }
 
-    pub(crate) fn inbox(&self) -> std::sync::MutexGuard<'_, VecDeque<(Socket, OwnedSemaphorePermit)>> {
+    pub(crate) fn inbox(&self) -> std::sync::MutexGuard<'_, VecDeque<(Socket, Pass)>> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wakers(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Seated>> {
         self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the connection woken when the state changes or its time is up.
+    pub(crate) fn seat(&self, key: u64, waker: &Waker, slot: &Arc<Slot>, link: Option<&Arc<Link>>) {
+        self.wakers().insert(key, Seated { waker: waker.clone(), slot: slot.clone(), link: link.cloned() });
+    }
+
+    /// How the connections are to behave.
+    pub(crate) fn state(&self) -> u8 {
+        self.state.load(Ordering::Acquire)
+    }
+
+    /// A new request id.
+    pub(crate) fn next_id(&self) -> Arc<str> {
+        self.ids.next()
+    }
+
+    /// The connections that are idle between two requests, each with a number that is smaller the longer it is so.
+    pub(crate) fn idle(&self) -> Vec<(u64, Arc<Slot>, Waker)> {
+        let all = self.wakers();
+        all.values().filter_map(|s| Some((s.slot.idle()?, s.slot.clone(), s.waker.clone()))).collect()
     }
 
     fn change(&self, state: u8) {
@@ -102,12 +134,12 @@ impl Shared {
 
     /// Wakes, for ever, the connections whose time is up.
     async fn sweep(&self) {
-        let mut ticks = tokio::time::interval(clock::tick(self.pipeline.limits.header_timeout));
+        let mut ticks = tokio::time::interval(clock::tick(&self.pipeline.limits));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let now = ticks.tick().await.into_std();
             for seated in self.wakers().values() {
-                if seated.slot.is_due(now) {
+                if seated.slot.sweep(now) {
                     seated.waker.wake_by_ref();
                 }
             }
@@ -130,11 +162,14 @@ impl Shared {
             return 0;
         }
         // Upgraded connections have no task of this worker that could end them.
-        let links: Vec<_> = self.wakers().values().map(|seated| seated.link.clone()).collect();
+        let (cut, links): (usize, Vec<_>) = {
+            let all = self.wakers();
+            (all.len(), all.values().filter_map(|seated| seated.link.clone()).collect())
+        };
         self.change(CUT);
         links.iter().for_each(|link| link.cut());
         empty.await;
-        links.len()
+        cut
     }
 }
 
@@ -158,30 +193,42 @@ pub(crate) async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiv
                 });
             }
             Command::Serve => {
-                let Some((socket, permit)) = shared.inbox().pop_front() else { continue };
                 next += 1;
-                let guard = Guard { shared: shared.clone(), key: next, _permit: permit };
-                match socket {
-                    Socket::Tcp(stream) => {
-                        let (remote, local) = (stream.peer_addr().ok(), stream.local_addr().ok());
-                        let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { continue };
-                        tokio::spawn(serve(stream, Connection::new(remote, local, false), guard));
-                    }
-                    Socket::Unix(stream) => {
-                        let Ok(stream) = tokio::net::UnixStream::from_std(stream) else { continue };
-                        tokio::spawn(serve(stream, Connection::new(None, None, false), guard));
-                    }
-                }
+                // The connection stays in the inbox until this worker really gets to it.
+                let (shared, key) = (shared.clone(), next);
+                tokio::spawn(async move { take(&shared, key) });
             }
+        }
+    }
+}
+
+/// Begins to serve the next connection of the inbox, if no other worker has taken it.
+fn take(shared: &Arc<Shared>, key: u64) {
+    let Some((socket, pass)) = shared.inbox().pop_front() else { return };
+    let guard = Guard { shared: shared.clone(), key, _pass: pass };
+    match socket {
+        Socket::Tcp { stream, proxy_protocol, tls } => {
+            let connection = Connection::new(stream.peer_addr().ok(), stream.local_addr().ok(), false);
+            let Ok(stream) = TcpStream::from_std(stream) else { return };
+            match tls {
+                None if !proxy_protocol && !shared.pipeline.limits.http2.cleartext => {
+                    tokio::spawn(serve(stream, connection, guard));
+                }
+                tls => _ = tokio::spawn(serve_tcp(stream, connection, proxy_protocol, tls, guard)),
+            }
+        }
+        Socket::Unix(stream) => {
+            let Ok(stream) = tokio::net::UnixStream::from_std(stream) else { return };
+            tokio::spawn(serve(stream, Connection::new(None, None, false), guard));
         }
     }
 }
 
 /// Counts a connection out, however it ends. It goes with the socket, so that an upgraded connection counts, too.
 pub(crate) struct Guard {
-    shared: Arc<Shared>,
-    key: u64,
-    _permit: OwnedSemaphorePermit,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) key: u64,
+    _pass: Pass,
 }
 
 impl Drop for Guard {
@@ -194,21 +241,93 @@ impl Drop for Guard {
     }
 }
 
-/// Serves one connection to its end.
+impl Guard {
+    /// Waits for something before the first request; `None` when the server begins to drain.
+    async fn unless_drained<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let slot = Slot::new(self.shared.began, &self.shared.pipeline.limits, false);
+        let mut future = pin!(future);
+        let mut registered = false;
+        poll_fn(|cx| {
+            if !registered {
+                registered = true;
+                self.shared.seat(self.key, cx.waker(), &slot, None);
+            }
+            if self.shared.state() == OPEN { future.as_mut().poll(cx).map(Some) } else { Poll::Ready(None) }
+        })
+        .await
+    }
+}
+
+/// Serves a connection that does not simply begin with a request of HTTP/1.
+async fn serve_tcp(
+    stream: TcpStream,
+    connection: Connection,
+    proxy_protocol: bool,
+    tls: Option<Arc<Tls>>,
+    guard: Guard,
+) {
+    let (mut stream, mut connection) = (stream, connection);
+    if proxy_protocol {
+        let trusted = guard.shared.pipeline.limits.trusted_proxies.clone();
+        match guard.unless_drained(introduced(stream, connection, &trusted)).await {
+            Some(Some(introduced)) => (stream, connection) = introduced,
+            _ => return,
+        }
+    }
+    match tls {
+        Some(tls) => serve_tls(stream, connection, tls, guard).await,
+        None if guard.shared.pipeline.limits.http2.cleartext => serve_either(stream, connection, guard).await,
+        None => serve(stream, connection, guard).await,
+    }
+}
+
+/// Makes the handshake, then serves the protocol that was agreed on (ALPN, RFC 7301).
+async fn serve_tls(stream: TcpStream, connection: Connection, tls: Arc<Tls>, guard: Guard) {
+    let remote = connection.remote;
+    let handshake = timeout(tls.handshake_timeout(), tokio_rustls::TlsAcceptor::from(tls.config()).accept(stream));
+    let Some(result) = guard.unless_drained(handshake).await else { return };
+    let stream = match result {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::info!(remote = remote.map(tracing::field::display), "a TLS handshake failed: {error}");
+            return;
+        }
+        Err(_) => {
+            tracing::info!(remote = remote.map(tracing::field::display), "a TLS handshake took too long");
+            return;
+        }
+    };
+    let session = stream.get_ref().1;
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    let connection = connection.encrypted(tls::facts(session));
+    if http2 { http2::serve(stream, connection, guard).await } else { serve(stream, connection, guard).await }
+}
+
+/// Serves the protocol that the client begins with, where HTTP/2 may be spoken without TLS.
+async fn serve_either(stream: TcpStream, connection: Connection, guard: Guard) {
+    let limit = guard.shared.pipeline.limits.header_timeout;
+    match guard.unless_drained(timeout(limit, http2::sniff(stream))).await {
+        Some(Ok(Ok((true, stream)))) => http2::serve(stream, connection, guard).await,
+        Some(Ok(Ok((false, stream)))) => serve(stream, connection, guard).await,
+        _ => {}
+    }
+}
+
+/// Serves one HTTP/1 connection to its end.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, connection: Connection, guard: Guard) {
     let connection = Arc::new(connection);
     let (shared, key) = (guard.shared.clone(), guard.key);
     let link = Link::new(guard);
     let limits = &shared.pipeline.limits;
+    let slot = Slot::new(shared.began, limits, false);
     let service = {
-        let (shared, connection, link) = (shared.clone(), connection.clone(), link.clone());
-        service_fn(move |request| Pipeline::begin(&shared, &connection, Some(&link), shared.ids.next(), request))
+        let (shared, connection, slot, link) = (shared.clone(), connection.clone(), slot.clone(), link.clone());
+        service_fn(move |request| Pipeline::begin(&shared, &connection, Some(&link), &slot, shared.ids.next(), request))
     };
-    let slot = Slot::new(shared.began);
     let mut builder = http1::Builder::new();
     builder
         .timer(Coarse(slot.clone()))
-        .header_read_timeout(limits.header_timeout)
+        .header_read_timeout(limits.keep_alive)
         .max_header_size(limits.header_bytes + limits.target_bytes)
         .max_buf_size((limits.header_bytes + limits.target_bytes).max(64 * 1024))
         .half_close(false)
@@ -217,16 +336,19 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, co
     if limits.header_count != 100 {
         builder.max_headers(limits.header_count);
     }
-    let mut served =
-        pin!(builder.serve_connection(TokioIo::new(Linked::new(stream, link.clone())), service).with_upgrades());
+    let paced = Paced::new(stream, slot.clone(), shared.clone());
+    let stream = TokioIo::new(Linked::new(paced, link.clone()));
+    let mut served = pin!(builder.serve_connection(stream, service).with_upgrades());
     let (mut seen, mut registered) = (OPEN, false);
     let result = poll_fn(|cx| {
         if !registered {
             registered = true;
-            let seated = Seated { waker: cx.waker().clone(), slot: slot.clone(), link: link.clone() };
-            shared.wakers().insert(key, seated);
+            shared.seat(key, cx.waker(), &slot, Some(&link));
         }
-        let state = shared.state.load(Ordering::Acquire);
+        let state = shared.state();
+        if slot.is_cut() {
+            return Poll::Ready(Ok(()));
+        }
         if state != seen {
             seen = state;
             if state == CUT {
@@ -239,9 +361,19 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, co
     .await;
     // Not one poll later: whoever has the upgraded socket now is on this thread, too.
     link.http_is_over();
+    let remote = &*connection.remote_text;
+    if slot.is_cut() && slot.refused.get().is_none() {
+        tracing::info!(remote, "the client does not take what is sent: the connection is cut");
+    }
     if let Err(error) = result {
-        let remote = &*connection.remote_text;
         if error.is_parse() {
+            let status = if error.is_parse_too_large() { 431 } else { 400 };
+            let (status, id) = match slot.refused.get() {
+                Some((status, id)) => (status.as_u16(), id.clone()),
+                // hyper answered by itself: behind another answer, or with none.
+                None => (status, shared.next_id()),
+            };
+            pipeline::write_refused(&shared.pipeline, &connection, status, &id);
             tracing::info!(remote, "refused what is not a valid HTTP/1 request: {error}");
         } else {
             tracing::debug!(remote, "the connection ended early: {error}");

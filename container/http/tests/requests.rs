@@ -337,3 +337,22 @@ fn a_lease_refused_by_a_closed_gate_is_sought_in_the_next_table() {
         swaps.join().unwrap();
     });
 }
+
+#[test]
+fn an_answer_that_looks_like_the_protocol_librarys_own_stays_as_it_is() {
+    let running = start();
+    let text = exchange(running.addr, b"HEAD /bare HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(text.starts_with("HTTP/1.1 400 ") && text.ends_with("\r\n\r\n"), "{text}");
+    assert_eq!(text.matches("\r\n\r\n").count(), 1, "{text}");
+    let text = exchange(running.addr, b"GET /x HTTP/1.1\r\nHost: a\r\n\r\nno request\r\n\r\n");
+    assert_eq!(statuses(&text), [200, 400], "{text}");
+    let text = exchange(running.addr, b"no request\r\n\r\n");
+    assert!(text.contains("<h1>400 Bad Request</h1>"), "{text}");
+    // The line is written when the connection is gone.
+    let began = std::time::Instant::now();
+    let lines = || running.log.0.lock().unwrap().iter().filter(|r| r.method.as_str() == "-" && r.status == 400).count();
+    while lines() < 2 {
+        assert!(began.elapsed() < Duration::from_secs(20), "{} lines", lines());
+        std::thread::yield_now();
+    }
+}

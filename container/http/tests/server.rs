@@ -10,22 +10,43 @@ use support::*;
 use wharf_http::{Bound, Limits, Listen, Server, ServerConfig};
 
 #[test]
-fn at_the_limit_accepting_pauses_and_goes_on() {
+fn at_the_limit_new_connections_wait_for_busy_ones() {
     let limits = Limits { connections: 2, ..Limits::default() };
     let running = start_with(limits, vec![route("/", None, false)]);
-    let request = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
-    let mut held: Vec<_> = (0..2).map(|_| connect(running.addr)).collect();
-    for stream in &mut held {
-        stream.write_all(request).unwrap();
-        assert!(stream.read(&mut [0; 512]).unwrap() > 0);
+    let mut busy: Vec<_> = (0..2).map(|_| connect(running.addr)).collect();
+    for stream in &mut busy {
+        stream.write_all(b"POST /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n").unwrap();
+        stream.read_exact(&mut [0; 25]).unwrap();
     }
     let mut third = connect(running.addr);
-    third.write_all(request).unwrap();
+    third.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     third.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert!(third.read(&mut [0; 512]).is_err(), "it waits");
-    drop(held.pop());
+    drop(busy.pop());
     third.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     assert!(third.read(&mut [0; 512]).unwrap() > 0, "it is served once another is gone");
+}
+
+#[test]
+fn at_the_limit_the_connection_that_is_idle_longest_goes() {
+    let limits = Limits { connections: 3, ..Limits::default() };
+    let running = start_with(limits, vec![route("/", None, false)]);
+    let request = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut idle: Vec<_> = (0..3).map(|_| connect(running.addr)).collect();
+    for stream in &mut idle {
+        stream.write_all(request).unwrap();
+        assert!(stream.read(&mut [0; 512]).unwrap() > 0);
+        // The ages are counted in milliseconds.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut new = connect(running.addr);
+    new.write_all(request).unwrap();
+    assert!(new.read(&mut [0; 512]).unwrap() > 0, "it is served at once");
+    assert_eq!(idle[0].read(&mut [0; 16]).unwrap(), 0, "the oldest was closed");
+    for stream in &mut idle[1..] {
+        stream.write_all(request).unwrap();
+        assert!(stream.read(&mut [0; 512]).unwrap() > 0, "the others live on");
+    }
 }
 
 #[test]

@@ -5,26 +5,61 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::{Body, ContextPath, Lease};
+use bytes::Bytes;
+
+use crate::session::SessionSlot;
+use crate::{Body, ContextPath, Lease, Version};
 
 /// Facts about a connection, shared by all its requests.
 #[derive(Debug, Clone)]
 pub struct Connection {
-    /// The peer, `None` on a Unix socket.
+    /// The client: what a trusted proxy says of it, else the peer. `None` on a Unix socket.
     pub remote: Option<SocketAddr>,
+    /// The other end of the connection itself, `None` on a Unix socket.
+    pub peer: Option<SocketAddr>,
+    /// Whether the peer is a proxy that is trusted to say whom it speaks for in header fields.
+    pub trusted: bool,
     /// The address the connection was accepted on, `None` on a Unix socket.
     pub local: Option<SocketAddr>,
-    /// True when the connection itself is encrypted.
+    /// True when the connection itself, or the one that a trusted proxy speaks for, is encrypted.
     pub secure: bool,
     /// `remote` as text, made once for all requests; empty without one.
     pub remote_text: Box<str>,
+    /// What TLS agreed on, where the connection is encrypted.
+    pub tls: Option<Arc<TlsFacts>>,
+}
+
+/// What a TLS handshake agreed on (Servlet 6.1, section 3.9 names the attributes that come from it).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// The cipher suite by its name in the IANA registry.
+    pub cipher: Box<str>,
+    /// The name that the client asked for, in lower case (SNI).
+    pub server_name: Option<Box<str>>,
+    /// The certificate that the client proved to have the key of, in DER. It was checked against the trusted authorities.
+    pub client_certificate_der: Option<Bytes>,
 }
 
 impl Connection {
     /// A connection between these two.
     pub fn new(remote: Option<SocketAddr>, local: Option<SocketAddr>, secure: bool) -> Self {
         let text = |addr: Option<SocketAddr>| addr.map_or_else(Box::default, |a| a.to_string().into_boxed_str());
-        Self { remote, local, secure, remote_text: text(remote) }
+        Self { remote, peer: remote, trusted: false, local, secure, remote_text: text(remote), tls: None }
+    }
+
+    /// The same connection, encrypted.
+    #[must_use]
+    pub fn encrypted(self, facts: TlsFacts) -> Self {
+        Self { tls: Some(Arc::new(facts)), secure: true, ..self }
+    }
+
+    /// The same connection, whose peer is a trusted proxy and speaks for this client. What TLS agreed on with the proxy is
+    /// not said of the client.
+    #[must_use]
+    pub fn behind(&self, remote: Option<SocketAddr>, secure: bool) -> Self {
+        Self { peer: self.peer, trusted: true, ..Self::new(remote, self.local, secure) }
     }
 }
 
@@ -84,6 +119,8 @@ pub struct Exchange {
     pub id: Arc<str>,
     /// What keeps the generation alive. The endpoint moves it into the response body.
     pub lease: Lease,
+    /// Its session, once it is open. Costs nothing until then.
+    pub session: SessionSlot,
 }
 
 /// The future of a response.
@@ -96,6 +133,13 @@ pub trait Endpoint: Send + Sync + 'static {
 
     /// Memory that its code holds now, in bytes, where that is known.
     fn live_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// The version of the application in which this request's session began. Asked only where several versions serve one
+    /// context.
+    fn session_version(&self, request: &http::Request<Body>) -> Option<Version> {
+        let _ = request;
         None
     }
 }

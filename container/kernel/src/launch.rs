@@ -105,6 +105,11 @@ pub trait Launcher: Send + Sync + 'static {
     /// # Errors
     /// The refusal, with its stage.
     fn launch(&self, plan: &Plan) -> Result<Arc<dyn Launched>, Refusal>;
+
+    /// The application was undeployed: what is kept for it beyond its generations ends.
+    fn undeployed(&self, id: &AppId) {
+        let _ = id;
+    }
 }
 
 /// A generation that runs.

@@ -11,6 +11,12 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::fairness::Share;
+use crate::options::SessionSettings;
+mod protect;
+mod tls;
+
+pub use protect::{Cors, Network, Protect, Rate};
+pub use tls::{Certificate, ClientAuth, Http2, Tls, TlsVersion};
 
 /// All settings. Each has a default, so an empty file is a valid configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -20,6 +26,10 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// The connectors and their limits.
     pub server: Server,
+    /// Certificates and rules of encrypted connections.
+    pub tls: Tls,
+    /// What is refused before an application sees it.
+    pub protect: Protect,
     /// What is deployed, and how.
     pub deploy: Deploy,
     /// The admin API.
@@ -28,6 +38,8 @@ pub struct Settings {
     pub log: Log,
     /// The access log.
     pub access_log: AccessLog,
+    /// The defaults of the applications' sessions.
+    pub session: SessionSettings,
     /// Virtual hosts. Default none: one host, called `default`, answers every name.
     pub host: Vec<Host>,
 }
@@ -37,10 +49,13 @@ impl Default for Settings {
         Self {
             state_dir: ".wharf".into(),
             server: Server::default(),
+            tls: Tls::default(),
+            protect: Protect::default(),
             deploy: Deploy::default(),
             admin: Admin::default(),
             log: Log::default(),
             access_log: AccessLog::default(),
+            session: SessionSettings::default(),
             host: Vec::new(),
         }
     }
@@ -76,6 +91,16 @@ impl Settings {
         if self.server.listen.is_empty() {
             return Err(("server.listen".into(), "give at least one address, as \"127.0.0.1:8080\"".into()));
         }
+        if let Some(other) = self.server.proxy_protocol.iter().find(|l| !self.server.listen.contains(l)) {
+            let what = format!("'{other}' is not one of server.listen: write it as it stands there");
+            return Err(("server.proxy_protocol".into(), what));
+        }
+        if self.server.proxy_protocol.iter().any(|l| matches!(l, Listen::Tcp(_)))
+            && self.server.trusted_proxies.is_empty()
+        {
+            let what = "needs server.trusted_proxies: nobody else's header would be believed";
+            return Err(("server.proxy_protocol".into(), what.into()));
+        }
         for (key, value) in [
             ("deploy.parallel", self.deploy.parallel),
             ("server.workers", self.server.workers),
@@ -87,6 +112,9 @@ impl Settings {
                 return Err((key.into(), "must be at least 1".into()));
             }
         }
+        if let Err((key, what)) = self.session.check() {
+            return Err((format!("session.{key}"), what));
+        }
         for (key, time) in
             [("deploy.poll_interval", self.deploy.poll_interval), ("deploy.slow_poll", self.deploy.slow_poll)]
         {
@@ -94,7 +122,18 @@ impl Settings {
                 return Err((key.into(), "must be longer than nothing".into()));
             }
         }
-        Ok(())
+        let secure = self.server.listen.iter().find(|l| matches!(l, Listen::Tls(_)));
+        if let Some(secure) = secure
+            && self.tls.certificate.is_empty()
+        {
+            let what = format!(
+                "{secure} needs a certificate: add [[tls.certificate]] with chain = \"FILE\" and key = \"FILE\""
+            );
+            return Err(("server.listen".into(), what));
+        }
+        self.tls.check()?;
+        self.server.http2.check()?;
+        self.protect.check()
     }
 }
 
@@ -102,7 +141,8 @@ impl Settings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// Addresses to listen on: `"127.0.0.1:8080"`, `"[::]:80"`, `":8080"` for every address, `"unix:PATH"`. One or a list.
+    /// Addresses to listen on: `"127.0.0.1:8080"`, `"[::]:80"`, `":8080"` for every address, `"https://:8443"` with TLS,
+    /// `"unix:PATH"`. One or a list.
     /// Port 0 picks a free one. Default `["127.0.0.1:8080"]`.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany")]
@@ -114,8 +154,18 @@ pub struct Server {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub drain_timeout: Duration,
+    /// Addresses and networks of proxies that are believed when they say whom they speak for, by X-Forwarded-For, Forwarded
+    /// or the PROXY protocol: `["10.0.0.0/8", "::1"]`. Default none.
+    #[schemars(with = "Vec<String>")]
+    pub trusted_proxies: Vec<Network>,
+    /// Those of `listen` whose connections must begin with a PROXY protocol header. Default none.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany")]
+    pub proxy_protocol: Vec<Listen>,
     /// Limits on requests.
     pub limits: Limits,
+    /// HTTP/2.
+    pub http2: Http2,
 }
 
 impl Default for Server {
@@ -124,7 +174,10 @@ impl Default for Server {
             listen: vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080)))],
             workers: None,
             drain_timeout: Duration::from_secs(30),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: Vec::new(),
             limits: Limits::default(),
+            http2: Http2::default(),
         }
     }
 }
@@ -143,16 +196,40 @@ pub struct Limits {
     pub body: u64,
     /// How much of a body that the application left unread is read before the connection is closed. Default 262144.
     pub unread_body: u64,
-    /// For the head of a request, and for the next one to begin on an idle connection. Default `"10s"`.
+    /// For the head of a request, from its first byte to its last; and for the first byte of a new connection.
+    /// Default `"10s"`.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub header_timeout: Duration,
+    /// For the next request to begin on an idle connection. Default `"60s"`.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub keep_alive_timeout: Duration,
+    /// Requests on one HTTP/1 connection; it is closed after the last. 0: any number. Default 1000.
+    pub keep_alive_requests: u32,
     /// Without a byte of the request body. Default `"30s"`.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub body_idle_timeout: Duration,
+    /// Bytes a second that a request body must bring after 5 s of waiting for it. 0: any. Default 240.
+    pub body_min_rate: u32,
+    /// For an application to begin its answer, counted anew while the request body comes in. 0: any. Default `"60s"`.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub response_timeout: Duration,
+    /// For a client to take any byte of the answer. Default `"30s"`.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub send_timeout: Duration,
+    /// Bytes a second that a client must take once it keeps the container waiting. 0: any. Default 240.
+    pub send_min_rate: u32,
+    /// Cookies of a request; more are answered with 431. Default 100.
+    pub cookies: usize,
     /// Connections at a time. Default 10000; never more than 0.8 of the open files that the process may have.
     pub max_connections: usize,
+    /// Connections of one address at a time. Default: any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections_per_address: Option<usize>,
 }
 
 impl Default for Limits {
@@ -164,8 +241,16 @@ impl Default for Limits {
             body: 10 << 20,
             unread_body: 256 << 10,
             header_timeout: Duration::from_secs(10),
+            keep_alive_timeout: Duration::from_secs(60),
+            keep_alive_requests: 1000,
             body_idle_timeout: Duration::from_secs(30),
+            body_min_rate: 240,
+            response_timeout: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(30),
+            send_min_rate: 240,
+            cookies: 100,
             max_connections: 10_000,
+            connections_per_address: None,
         }
     }
 }
@@ -354,6 +439,8 @@ enum OneOrMany {
 pub enum Listen {
     /// A TCP address.
     Tcp(SocketAddr),
+    /// A TCP address with TLS on it.
+    Tls(SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),
 }
@@ -365,12 +452,19 @@ impl std::str::FromStr for Listen {
         if let Some(path) = text.strip_prefix("unix:") {
             return if path.is_empty() { Err("no path after 'unix:'".into()) } else { Ok(Self::Unix(path.into())) };
         }
+        if let Some(rest) = text.strip_prefix("https://") {
+            return match rest.parse()? {
+                Self::Tcp(addr) => Ok(Self::Tls(addr)),
+                _ => Err(format!("'{text}' is not an address to listen on: write \"https://127.0.0.1:8443\"")),
+            };
+        }
+        let text = text.strip_prefix("http://").unwrap_or(text);
         if let Some(port) = text.strip_prefix(':').and_then(|p| p.parse().ok()) {
             return Ok(Self::Tcp(SocketAddr::new(IpAddr::from([0u8; 16]), port)));
         }
         let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
         local.as_deref().unwrap_or(text).parse().map(Self::Tcp).map_err(|_| {
-            format!("'{text}' is not an address to listen on: write \"127.0.0.1:8080\", \"[::1]:8080\", \":8080\" or \"unix:PATH\"")
+            format!("'{text}' is not an address to listen on: write \"127.0.0.1:8080\", \"[::1]:8080\", \":8080\", \"https://:8443\" or \"unix:PATH\"")
         })
     }
 }
@@ -379,6 +473,7 @@ impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(addr) => addr.fmt(f),
+            Self::Tls(addr) => write!(f, "https://{addr}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -396,6 +491,7 @@ impl<'de> Deserialize<'de> for Listen {
     }
 }
 
+/// Networks, and addresses that stand for themselves.
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Listen>, D::Error> {
     struct OneOrMany;
     impl<'de> Visitor<'de> for OneOrMany {
@@ -440,10 +536,12 @@ mod tests {
             (":80", "[::]:80"),
             ("localhost:9", "127.0.0.1:9"),
             ("unix:/run/x", "unix:/run/x"),
+            ("https://:443", "https://[::]:443"),
+            ("http://localhost:9", "127.0.0.1:9"),
         ] {
             assert_eq!(text.parse::<Listen>().unwrap().to_string(), shown);
         }
-        for bad in ["", "8080", "unix:", "localhost", ":70000", "a b:1"] {
+        for bad in ["https://unix:/x", "https://https://:1", "", "8080", "unix:", "localhost", ":70000", "a b:1"] {
             assert!(bad.parse::<Listen>().is_err(), "{bad:?}");
         }
         let one: Settings = toml::from_str("server.listen = \":80, unix:/s\"").unwrap();
@@ -457,7 +555,18 @@ mod tests {
             ("[[host]]\nname = \"a\"\ndefault = true\n[[host]]\nname = \"b\"\ndefault = true", "host"),
             ("[[host]]\nname = \"a b\"", "host"),
             ("server.listen = []", "server.listen"),
+            ("server.proxy_protocol = \":1\"", "server.proxy_protocol"),
+            ("server.listen = \":1\"\nserver.proxy_protocol = \":1\"", "server.proxy_protocol"),
             ("deploy.parallel = 0", "deploy.parallel"),
+            ("server.listen = \"https://:443\"", "server.listen"),
+            ("tls.client_auth = \"required\"", "tls.client_auth"),
+            ("[[tls.certificate]]\nchain = \"a\"\nkey = \"b\"\nnames = [\"a b\"]", "tls.certificate"),
+            ("server.http2.stream_window = 4000000000", "server.http2.stream_window"),
+            ("protect.hosts = [\"a/b\"]", "protect.hosts"),
+            ("protect.headers = { \"a b\" = \"c\" }", "protect.headers"),
+            ("protect.trusted_origins = [\"shop.example\"]", "protect.trusted_origins"),
+            ("protect.rate = { requests = 0 }", "protect.rate"),
+            ("protect.cors = { origins = [\"*\"], credentials = true }", "protect.cors"),
             ("deploy.poll_interval = \"0s\"", "deploy.poll_interval"),
         ] {
             assert_eq!(toml::from_str::<Settings>(text).unwrap().check().unwrap_err().0, key, "{text}");

@@ -13,6 +13,8 @@ use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 use wharf_kernel::admin::{AppStatus, OperationError, Operations};
+use wharf_kernel::backends::{BackendStatus, Backends};
+use wharf_kernel::{AppId, ContextPath, Version};
 
 use crate::Problem;
 
@@ -27,6 +29,8 @@ pub struct Manager {
     pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Begins the graceful stop of the container.
     pub shutdown: Arc<dyn Fn() + Send + Sync>,
+    /// The backends of proxies.
+    pub backends: Arc<dyn Backends>,
     /// Facts about the container.
     pub info: Arc<Info>,
 }
@@ -58,6 +62,8 @@ pub fn router(manager: Manager) -> Router {
         .route("/v1/apps", get(list).post(deploy))
         .route("/v1/apps/{name}", delete(undeploy).get(one))
         .route("/v1/apps/{name}/{operation}", post(operate))
+        .route("/v1/apps/{name}/backends", get(backends))
+        .route("/v1/apps/{name}/backends/{operation}", post(drain_backend))
         .route("/v1/metrics", get(metrics))
         .route("/v1/info", get(|State(m): State<Manager>| async move { Json((*m.info).clone()) }))
         .route("/v1/shutdown", post(shutdown))
@@ -146,6 +152,55 @@ async fn operate(
         }
     };
     blocking(manager, move |o| work(o, &name)).await.map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    url: String,
+}
+
+/// Asks about the backends of the proxy with this name.
+async fn of_proxy<T: Send + 'static>(
+    manager: Manager,
+    name: String,
+    ask: impl FnOnce(&dyn Backends, &AppId) -> Option<T> + Send + 'static,
+) -> Answer<T> {
+    let backends = manager.backends.clone();
+    blocking(manager, move |o| {
+        let all = o.list();
+        let app = all.iter().find(|a| a.name == name).ok_or_else(|| OperationError::NotFound(name.clone()))?;
+        let path = ContextPath::parse(&app.context_path).unwrap_or_else(|_| ContextPath::root());
+        let id = AppId { host: app.host.as_str().into(), path, version: Version::new(&app.version) };
+        ask(&*backends, &id).ok_or_else(|| {
+            OperationError::Conflict(format!("'{name}' has no such backend; see 'wharf backends {name}'"))
+        })
+    })
+    .await
+}
+
+async fn backends(State(manager): State<Manager>, Path(name): Path<String>) -> Answer<Json<Vec<BackendStatus>>> {
+    of_proxy(manager, name, |backends, id| backends.list(id)).await.map(Json)
+}
+
+async fn drain_backend(
+    State(manager): State<Manager>,
+    Path((name, operation)): Path<(String, String)>,
+    query: Result<Query<Which>, axum::extract::rejection::QueryRejection>,
+) -> Answer<Json<Vec<BackendStatus>>> {
+    let Query(which) = query.map_err(|e| Problem::new(StatusCode::BAD_REQUEST, e.body_text()))?;
+    let drained = match operation.as_str() {
+        "drain" => true,
+        "undrain" => false,
+        _ => {
+            let what = format!("there is no operation '{operation}' on backends; there are drain and undrain");
+            return Err(Problem::new(StatusCode::NOT_FOUND, what));
+        }
+    };
+    let work = move |backends: &dyn Backends, id: &AppId| {
+        backends.set_drained(id, &which.url, drained).then(|| backends.list(id)).flatten()
+    };
+    of_proxy(manager, name, work).await.map(Json)
 }
 
 async fn metrics(State(manager): State<Manager>) -> Response {

@@ -99,6 +99,7 @@ fn every_resource() {
             metrics: Arc::new(|| "up 1\n".into()),
             ready: Arc::new(|| false),
             shutdown: Arc::new(move || flag.store(true, Ordering::SeqCst)),
+            backends: Arc::new(NoProxies),
             info: Arc::new(Info {
                 version: "0".into(),
                 pid: 1,
@@ -121,5 +122,17 @@ fn every_resource() {
             let problem: Problem = serde_json::from_str(&text).unwrap();
             assert_eq!(problem.status, status);
         }
+    }
+}
+
+struct NoProxies;
+
+impl Backends for NoProxies {
+    fn list(&self, _: &AppId) -> Option<Vec<BackendStatus>> {
+        None
+    }
+
+    fn set_drained(&self, _: &AppId, _: &str, _: bool) -> bool {
+        false
     }
 }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
-use http::{Response, StatusCode, Version};
+use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame as HttpFrame, SizeHint};
 use hyper::upgrade::OnUpgrade;
 use wharf_abi::{
@@ -18,9 +18,11 @@ use wharf_abi::{
     PollFrame, RawStr, RequestHead, Trailer,
 };
 use wharf_kernel::per_thread::{Alone, PerThread};
-use wharf_kernel::{Body, BoxError, Endpoint, Exchange, Hold, Lease, PathElements, ResponseFuture};
+use wharf_kernel::session::{SessionFuture, SessionSlot};
+use wharf_kernel::{Body, BoxError, Endpoint, Exchange, Hold, Lease, PathElements, ResponseFuture, Version};
 
 use crate::loaded::InstancePtr;
+use crate::session::{self, Sessions};
 use crate::upgrade;
 
 /// Bodies up to this size are copied at the border: that costs less than keeping them there.
@@ -31,6 +33,7 @@ const COPY_UP_TO: usize = 1024;
 pub(crate) struct Handles {
     pub(crate) requests: AtomicU64,
     pub(crate) bodies: AtomicU64,
+    pub(crate) sessions: AtomicU64,
 }
 
 /// Answers the requests of one generation.
@@ -38,6 +41,8 @@ pub(crate) struct ModuleEndpoint {
     pub(crate) module: ModuleRef,
     pub(crate) instance: InstancePtr,
     pub(crate) handles: PerThread<Handles>,
+    /// Its sessions; none in a trial. One for each thread, as the handles are.
+    pub(crate) sessions: Option<PerThread<Sessions>>,
 }
 
 impl Endpoint for ModuleEndpoint {
@@ -47,27 +52,48 @@ impl Endpoint for ModuleEndpoint {
             true => None,
             false => exchange.request.extensions_mut().remove::<OnUpgrade>(),
         };
-        let (request, lease) = cross(exchange, self.handles.local());
+        let sessions = self.sessions.as_ref().map(PerThread::local);
+        let (request, outside, lease) = cross(exchange, self.handles.local(), sessions);
         // SAFETY: an instance of this module, started and not stopped: the lease says so.
         let future = unsafe { self.module.service()(self.instance.0, request) };
-        Box::pin(InModule { future: Some(future), on_upgrade, lease: Some(lease) })
+        Box::pin(InModule { future: Some(future), on_upgrade, outside, lease: Some(lease), saving: None })
+    }
+
+    fn session_version(&self, request: &http::Request<Body>) -> Option<Version> {
+        let sessions = self.sessions.as_ref()?.local();
+        let settings = sessions.manager.settings();
+        let (ids, _) = wharf_kernel::session::requested(request.headers(), request.uri().path(), &settings);
+        ids.into_iter().find_map(|id| sessions.manager.version_of(id)).map(|v| Version::new(&v))
     }
 }
 
 /// A request in the hands of the module: everything its head points to.
-struct Outside {
-    parts: http::request::Parts,
-    path: PathElements,
+pub(crate) struct Outside {
+    pub(crate) parts: http::request::Parts,
+    pub(crate) path: PathElements,
     authority: Box<str>,
-    connection: Arc<wharf_kernel::Connection>,
+    pub(crate) connection: Arc<wharf_kernel::Connection>,
     id: Arc<str>,
     headers: Vec<Header>,
     head: Option<RequestHead>,
-    handles: Arc<Alone<Handles>>,
+    pub(crate) handles: Arc<Alone<Handles>>,
+    pub(crate) session: SessionSlot,
+    pub(crate) sessions: Option<Arc<Alone<Sessions>>>,
 }
 
-fn cross(exchange: Exchange, handles: &Arc<Alone<Handles>>) -> (FfiRequest, Lease) {
-    let Exchange { request, path, authority, connection, id, lease } = exchange;
+// SAFETY: all of it is but the views in `head` and `headers`, which point into what this owns and never changes.
+unsafe impl Send for Outside {}
+// SAFETY: as above.
+unsafe impl Sync for Outside {}
+
+/// Hands a request over. Where there are sessions, the container keeps a reference too: it has the session that the module
+/// opens.
+fn cross(
+    exchange: Exchange,
+    handles: &Arc<Alone<Handles>>,
+    sessions: Option<&Arc<Alone<Sessions>>>,
+) -> (FfiRequest, Option<Arc<Outside>>, Lease) {
+    let Exchange { request, path, authority, connection, id, lease, session } = exchange;
     let (parts, body) = request.into_parts();
     let body = (!body.is_end_stream()).then(|| {
         let exact = body.size_hint().exact();
@@ -77,15 +103,32 @@ fn cross(exchange: Exchange, handles: &Arc<Alone<Handles>>) -> (FfiRequest, Leas
     handles.requests.fetch_add(1, Ordering::Relaxed);
     let headers = Vec::with_capacity(parts.headers.len());
     let handles = handles.clone();
-    // Boxed first: the head points into the box, which stays where it is until the module releases it.
-    let mut outside = Box::new(Outside { parts, path, authority, connection, id, headers, head: None, handles });
-    for (name, value) in &outside.parts.headers {
-        let header = Header { name: RawStr::new(name.as_str()), value: RawStr::from_bytes(value.as_bytes()) };
-        outside.headers.push(header);
+    let sessions = sessions.cloned();
+    let vtable = if sessions.is_some() { &raw const session::REQUEST } else { std::ptr::null() };
+    // Put in its place first: the head points into it, and it stays there until the last reference is gone.
+    let mut owner =
+        Arc::new(Outside { parts, path, authority, connection, id, headers, head: None, handles, session, sessions });
+    let mut head: *const RequestHead = std::ptr::null();
+    // Nobody else has it yet, so this is always taken.
+    if let Some(outside) = Arc::get_mut(&mut owner) {
+        for (name, value) in &outside.parts.headers {
+            let header = Header { name: RawStr::new(name.as_str()), value: RawStr::from_bytes(value.as_bytes()) };
+            outside.headers.push(header);
+        }
+        let made = request_head(outside);
+        head = outside.head.insert(made);
     }
+    let kept = owner.sessions.is_some().then(|| owner.clone());
+    let owner = Arc::into_raw(owner);
+    // SAFETY: the head and all it points to live in `Outside`, of which `release` drops one reference, on whatever thread: it
+    // is `Send` and `Sync`. The functions for sessions take just this owner.
+    (unsafe { FfiRequest::new(head, owner.cast(), retain, release, vtable, body) }, kept, lease)
+}
+
+fn request_head(outside: &Outside) -> RequestHead {
     let uri = &outside.parts.uri;
     let path = &outside.path;
-    let head = RequestHead {
+    RequestHead {
         method: RawStr::new(outside.parts.method.as_str()),
         request_uri: RawStr::new(uri.path()),
         query: RawStr::new(uri.query().unwrap_or_default()),
@@ -93,10 +136,10 @@ fn cross(exchange: Exchange, handles: &Arc<Alone<Handles>>) -> (FfiRequest, Leas
         has_path_info: path.has_path_info,
         secure: outside.connection.secure,
         version: match outside.parts.version {
-            Version::HTTP_09 => 9,
-            Version::HTTP_10 => 10,
-            Version::HTTP_2 => 20,
-            Version::HTTP_3 => 30,
+            http::Version::HTTP_09 => 9,
+            http::Version::HTTP_10 => 10,
+            http::Version::HTTP_2 => 20,
+            http::Version::HTTP_3 => 30,
             _ => 11,
         },
         servlet: path.servlet as u32,
@@ -111,25 +154,30 @@ fn cross(exchange: Exchange, handles: &Arc<Alone<Handles>>) -> (FfiRequest, Leas
         id: RawStr::new(&outside.id),
         headers: outside.headers.as_ptr(),
         header_count: outside.headers.len(),
+    }
+}
+
+unsafe extern "C" fn retain(owner: *const ()) {
+    // SAFETY: a reference that `release` has not dropped yet; the new one is dropped by one more `release`.
+    let outside = unsafe {
+        Arc::increment_strong_count(owner.cast::<Outside>());
+        &*owner.cast::<Outside>()
     };
-    let head: *const RequestHead = outside.head.insert(head);
-    let owner = Box::into_raw(outside);
-    // SAFETY: the head and all it points to live in the box, which `release` drops, on whatever thread: it is `Send`.
-    (unsafe { FfiRequest::new(head, owner.cast_const().cast(), release, body) }, lease)
+    outside.handles.requests.fetch_add(1, Ordering::Relaxed);
 }
 
 unsafe extern "C" fn release(owner: *const ()) {
-    // SAFETY: the box made in `cross`, released once.
-    let outside = unsafe { Box::from_raw(owner.cast::<Outside>().cast_mut()) };
+    // SAFETY: the reference made in `cross` or by `retain`, released once.
+    let outside = unsafe { Arc::from_raw(owner.cast::<Outside>()) };
     outside.handles.requests.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// A waker that can be taken back: what hyper keeps of it is the container's own, and the module's goes when its body goes.
 #[derive(Default)]
-struct Revocable(Mutex<Option<Waker>>);
+pub(crate) struct Revocable(Mutex<Option<Waker>>);
 
 impl Revocable {
-    fn set(&self, waker: Option<&Waker>) {
+    pub(crate) fn set(&self, waker: Option<&Waker>) {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match (&mut *slot, waker) {
             (Some(old), Some(new)) if old.will_wake(new) => {}
@@ -188,13 +236,26 @@ impl Drop for RequestBody {
 struct InModule {
     future: Option<FfiFuture>,
     on_upgrade: Option<OnUpgrade>,
+    /// The request, where it may have a session.
+    outside: Option<Arc<Outside>>,
     lease: Option<Lease>,
+    /// The response is there, and its session is being written.
+    saving: Option<(Response<Body>, SessionFuture<()>)>,
 }
 
 impl Future for InModule {
     type Output = Response<Body>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some((response, mut saving)) = self.saving.take() {
+            return match saving.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(response),
+                Poll::Pending => {
+                    self.saving = Some((response, saving));
+                    Poll::Pending
+                }
+            };
+        }
         let outcome = match &mut self.future {
             Some(future) => future.poll(cx),
             // Polled after it was ready, which no caller does.
@@ -208,12 +269,20 @@ impl Future for InModule {
             (Outcome::Ready(response), Some(lease)) => back(lease, response, self.on_upgrade.take()),
             _ => Err("the application panicked".into()),
         };
-        Poll::Ready(response.unwrap_or_else(|what: BoxError| {
+        let mut response = response.unwrap_or_else(|what: BoxError| {
             tracing::debug!("answered with 500: {what}");
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response
-        }))
+        });
+        let saving = self.outside.take().and_then(|outside| outside.commit(response.headers_mut()));
+        match saving {
+            None => Poll::Ready(response),
+            Some(saving) => {
+                self.saving = Some((response, saving));
+                self.poll(cx)
+            }
+        }
     }
 }
 

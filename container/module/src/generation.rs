@@ -1,16 +1,18 @@
 //! A generation: one loaded copy of a module, from its start to its retirement.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use wharf_kernel::launch::{Description, Launched, Retirement, Servlet};
 use wharf_kernel::per_thread::PerThread;
+use wharf_kernel::session::{SessionEvents, SessionManager};
 use wharf_kernel::workers::Workers;
 use wharf_kernel::{Endpoint, Gate, Hold};
 
 use crate::endpoint::{Handles, ModuleEndpoint};
 use crate::loaded::Loaded;
+use crate::session::{Expiry, Sessions};
 
 /// Tells whoever waits that the gate is idle.
 #[derive(Default)]
@@ -46,6 +48,7 @@ pub(crate) struct Generation {
     idle: Arc<Idle>,
     handles: PerThread<Handles>,
     endpoint: Arc<ModuleEndpoint>,
+    expiry: Arc<Expiry>,
     loaded: Mutex<Loaded>,
     workers: Arc<dyn Workers>,
     stop_timeout: Duration,
@@ -59,6 +62,8 @@ impl Generation {
         description: Description,
         workers: Arc<dyn Workers>,
         stop_timeout: Duration,
+        sessions: Option<Arc<dyn SessionManager>>,
+        version: Arc<str>,
     ) -> Option<Self> {
         let (module, instance) = loaded.service()?;
         let idle = Arc::<Idle>::default();
@@ -67,9 +72,17 @@ impl Generation {
             let idle = idle.clone();
             move || idle.tell()
         });
-        let endpoint = Arc::new(ModuleEndpoint { module, instance, handles: handles.clone() });
+        let sessions = sessions.map(|manager| Sessions::per_thread(&manager, &version));
+        let endpoint = Arc::new(ModuleEndpoint { module, instance, handles: handles.clone(), sessions });
+        let expiry = Arc::new(Expiry { endpoint: endpoint.clone(), gate: gate.clone() });
         let loaded = Mutex::new(loaded);
-        Some(Self { description, servlets, gate, idle, handles, endpoint, loaded, workers, stop_timeout })
+        Some(Self { description, servlets, gate, idle, handles, endpoint, expiry, loaded, workers, stop_timeout })
+    }
+
+    /// Who hears of this application's sessions that expire.
+    pub(crate) fn session_events(&self) -> Weak<dyn SessionEvents> {
+        let expiry: Weak<Expiry> = Arc::downgrade(&self.expiry);
+        expiry
     }
 
     fn loaded(&self) -> MutexGuard<'_, Loaded> {
@@ -93,7 +106,9 @@ impl Generation {
             // Taken on one thread and given back on another: only the sum means anything.
             self.handles.iter().fold(0_u64, |sum, handles| sum.wrapping_add(of(handles).load(Ordering::Relaxed)))
         };
-        for (left, what) in [(sum(|h| &h.requests), "request"), (sum(|h| &h.bodies), "request body")] {
+        for (left, what) in
+            [(sum(|h| &h.requests), "request"), (sum(|h| &h.bodies), "request body"), (sum(|h| &h.sessions), "session")]
+        {
             if retirement.unmapped && left > 0 {
                 retirement.notes.push(format!("it never gave back {}", plural(left, what)));
             }

@@ -9,8 +9,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use wharf_kernel::AppId;
 use wharf_kernel::launch::{Description, Launched, Launcher, Plan};
 use wharf_kernel::refusal::{Code, Refusal};
+use wharf_kernel::session::SessionManagers;
 use wharf_kernel::workers::Workers;
 
 use crate::generation::Generation;
@@ -18,12 +20,14 @@ use crate::loaded::{Failed, Loaded, Made, on_short_lived_thread};
 use crate::{probe, trial};
 
 /// Where a [`ModuleLauncher`] works.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ModuleConfig {
     /// Folder for private copies and verdicts; made when it is not there, only for its owner.
     pub state_dir: PathBuf,
     /// The program that does the trial load when called with [`trial::COMMAND`]: the container's own.
     pub trial_program: PathBuf,
+    /// The sessions of the applications; without them, there are none.
+    pub sessions: Option<Arc<dyn SessionManagers>>,
 }
 
 /// Runs compiled modules.
@@ -120,6 +124,12 @@ pub(crate) fn load_and_start(file: &Path, plan: &Plan, version: String, trial: b
 }
 
 impl Launcher for ModuleLauncher {
+    fn undeployed(&self, id: &AppId) {
+        if let Some(sessions) = &self.config.sessions {
+            sessions.undeployed(id);
+        }
+    }
+
     fn verify(&self, plan: &Plan) -> Result<Description, Refusal> {
         let description = probe::read(&plan.source)?.description;
         self.admit(plan, &description)?;
@@ -130,6 +140,8 @@ impl Launcher for ModuleLauncher {
         let mut probed = probe::read(&plan.source)?;
         // The file may be another one than `verify` saw: what is loaded is what was tried.
         self.admit(plan, &probed.description)?;
+        let sessions = self.config.sessions.as_ref().map(|s| s.of(&plan.id, &plan.options.session)).transpose();
+        let sessions = sessions.map_err(|what| Refusal::new(Code::BadAppToml, what))?;
         let (file, cleared) = write_copy(&copies(&self.config.state_dir), plan, &mut probed.bytes)?;
         if cleared {
             tracing::debug!(app = %plan.id, "cleared DF_1_NODELETE in the private copy");
@@ -146,8 +158,15 @@ impl Launcher for ModuleLauncher {
         match on_short_lived_thread(format!("load-{}", plan.generation), timeout, load) {
             Ok(Ok((loaded, made))) => {
                 let workers = self.workers.clone();
-                match Generation::new(*loaded, made.servlets, description, workers, plan.stop_timeout) {
-                    Some(generation) => Ok(Arc::new(generation)),
+                let (stop, version) = (plan.stop_timeout, plan.id.version.as_str().into());
+                let manager = sessions.clone();
+                match Generation::new(*loaded, made.servlets, description, workers, stop, manager, version) {
+                    Some(generation) => {
+                        if let Some(sessions) = sessions {
+                            sessions.attach(generation.session_events());
+                        }
+                        Ok(Arc::new(generation))
+                    }
                     None => Err(Refusal::new(Code::NoRootModule, "it was loaded without an instance")),
                 }
             }

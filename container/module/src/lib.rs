@@ -20,6 +20,7 @@ mod launcher;
 mod library;
 mod loaded;
 mod probe;
+mod session;
 mod signals;
 mod symbolise;
 pub mod trial;

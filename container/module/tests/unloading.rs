@@ -58,6 +58,7 @@ impl Pool {
             runtime.block_on(async {
                 let peer: SocketAddr = "127.0.0.1:9".parse().unwrap();
                 let exchange = Exchange {
+                    session: wharf_kernel::session::SessionSlot::default(),
                     request: http::Request::get(path.as_str()).header("x-test", "1").body(Body::empty()).unwrap(),
                     path: PathElements {
                         encoded: path.as_str().into(),
@@ -288,6 +289,7 @@ fn main() -> ExitCode {
     let config = ModuleConfig {
         state_dir: Path::new(state.path()).join("state"),
         trial_program: std::env::current_exe().unwrap(),
+        sessions: None,
     };
     let launcher = ModuleLauncher::new(config, pool.clone()).unwrap();
     let bench = Bench { pool, launcher, libraries: fixtures() };

@@ -22,6 +22,8 @@ pub struct Sources {
     pub routes: Arc<Routes>,
     /// The server's counters.
     pub server: Arc<ServerCounters>,
+    /// The sessions of each context: host, context path, numbers.
+    pub sessions: Read<Vec<(String, String, wharf_kernel::session::Counts)>>,
     /// Access log records that were dropped.
     pub access_log_dropped: Read<u64>,
     /// How many generations there are in each state.
@@ -115,7 +117,8 @@ impl Families<'_> {
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Sources { routes, server, access_log_dropped, generations, cut_upgrades, redeploys, heaps } = &self.0;
+        let Sources { routes, server, access_log_dropped, generations, cut_upgrades, redeploys, heaps, sessions } =
+            &self.0;
         let mut out = Families(encoder);
 
         let table = routes.load();
@@ -163,6 +166,17 @@ impl Collector for Scrape {
         out.counter("wharf_accept_errors", "Connections that could not be accepted", server.accept_errors())?;
         out.counter("wharf_endpoint_panics", "Panics of endpoints caught by the pipeline", server.panics())?;
         out.counter("wharf_access_log_dropped", "Access log records not written", access_log_dropped())?;
+
+        let sessions = sessions();
+        let each = |read: fn(&wharf_kernel::session::Counts) -> u64| {
+            sessions.iter().map(move |(host, app, n)| ([("app", app.as_str()), ("host", host.as_str())], read(n)))
+        };
+        out.gauges("wharf_sessions_active", "Sessions that there are", each(|n| n.active))?;
+        out.gauges("wharf_sessions_bytes", "Bytes of the values of all sessions", each(|n| n.bytes))?;
+        out.counters("wharf_sessions_created", "Sessions begun", each(|n| n.created))?;
+        out.counters("wharf_sessions_expired", "Sessions ended for want of requests", each(|n| n.expired))?;
+        out.counters("wharf_sessions_invalidated", "Sessions ended by the application", each(|n| n.invalidated))?;
+        out.counters("wharf_sessions_rejected", "Sessions not begun because of a limit", each(|n| n.rejected))?;
 
         let states = generations();
         let states = states.iter().map(|(state, n)| ([("state", state.as_str())], *n));
@@ -260,6 +274,13 @@ mod tests {
         let metrics = Metrics::new(Sources {
             routes: Arc::new(Routes::new(RouteTable::new([], [Arc::new(route)]).unwrap())),
             server,
+            sessions: Box::new(|| {
+                vec![(
+                    "default".into(),
+                    "/shop".into(),
+                    wharf_kernel::session::Counts { active: 6, ..Default::default() },
+                )]
+            }),
             access_log_dropped: Box::new(|| 3),
             generations: Box::new(|| vec![("serving".to_owned(), 1)]),
             cut_upgrades: Box::new(|| 5),
@@ -284,6 +305,7 @@ mod tests {
             "wharf_redeploys_total 4".to_owned(),
             "wharf_upgrades_cut_total 5".to_owned(),
             format!("wharf_upgrades_open{{{app}}} 0"),
+            r#"wharf_sessions_active{app="/shop",host="default"} 6"#.to_owned(),
             format!("wharf_app_heap_bytes{{{app}}} 1024"),
         ];
         for line in expected {

@@ -13,6 +13,7 @@ mod heap;
 mod host;
 mod message;
 mod module;
+mod session;
 mod upgrade;
 mod waker;
 
@@ -24,6 +25,10 @@ pub use heap::{HEAP_SYMBOL, HeapApi, HeapFn};
 pub use host::{Host, HostVTable, LogRecord, PanicReport};
 pub use message::{Address, FfiRequest, FfiResponse, FfiResponseBody, Header, RequestHead};
 pub use module::{CreateArgs, Failure, FailureKind, Instance, Module, ModuleRef, Parameter, ServletDecl};
+pub use session::{
+    FfiOpening, FfiOpeningVTable, FfiSession, FfiSessionVTable, Opened, RequestSessionsVTable, RequestedSession,
+    SessionFacts, SessionRefused, SessionValue,
+};
 pub use upgrade::{Duplex, FfiStream, FfiStreamVTable, FfiUpgrade, FfiUpgradeVTable, PollIo, Upgrade, UpgradeOutcome};
 pub use waker::WakerHead;
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use abi_stable::StableAbi;
 use abi_stable::std_types::ROption;
 
-use crate::{FfiBody, FfiBytes, FfiUpgrade, RawStr};
+use crate::{FfiBody, FfiBytes, FfiOpening, FfiUpgrade, RawStr, RequestSessionsVTable, RequestedSession};
 
 /// One header field line, borrowed.
 #[repr(C)]
@@ -108,28 +108,60 @@ pub struct RequestHead {
 pub struct FfiRequest {
     head: *const RequestHead,
     owner: *const (),
+    retain: unsafe extern "C" fn(*const ()),
     release: unsafe extern "C" fn(*const ()),
+    /// For the owner; null where there are no sessions.
+    sessions: *const RequestSessionsVTable,
     /// The content, if there may be any. Taken by whoever reads it.
     pub body: ROption<FfiBody>,
 }
 
 // SAFETY: the head is only read, and its owner may be released on any thread (`FfiRequest::new` asks for it).
 unsafe impl Send for FfiRequest {}
-// SAFETY: by a shared reference the head alone is reached, and that is only read.
+// SAFETY: by a shared reference the head is reached, which is only read, and the functions for its session, which several
+// threads may call.
 unsafe impl Sync for FfiRequest {}
 
 impl FfiRequest {
     /// A request for the module.
     ///
     /// # Safety
-    /// `head`, and all it points to, must be valid until `release(owner)` is called, which may be on any thread.
+    /// `head`, and all it points to, must be valid until `release(owner)` has been called once more than `retain(owner)`, both
+    /// of them on any thread; so must the functions of `sessions` be for `owner`, on any thread and several at once.
+    /// `sessions` is null or static.
     pub unsafe fn new(
         head: *const RequestHead,
         owner: *const (),
+        retain: unsafe extern "C" fn(*const ()),
         release: unsafe extern "C" fn(*const ()),
+        sessions: *const RequestSessionsVTable,
         body: Option<FfiBody>,
     ) -> Self {
-        Self { head, owner, release, body: body.into() }
+        Self { head, owner, retain, release, sessions, body: body.into() }
+    }
+
+    /// The same request once more, without its content.
+    pub fn share(&self) -> Self {
+        let Self { head, owner, retain, release, sessions, .. } = *self;
+        // SAFETY: not released yet, and released once more for this, by the `Drop` of what is returned.
+        unsafe { retain(owner) };
+        Self { head, owner, retain, release, sessions, body: ROption::RNone }
+    }
+
+    /// Opens its session; with `true`, begins one where there is none. `None` where there are no sessions at all.
+    pub fn open_session(&self, create: bool) -> Option<FfiOpening> {
+        // SAFETY: null or valid, by the contract of `new`.
+        let vtable = unsafe { self.sessions.as_ref() }?;
+        // SAFETY: the owner is released by `Drop` alone.
+        Some(unsafe { (vtable.open)(self.owner, create) })
+    }
+
+    /// The session that the client asked for. `None` where there are no sessions at all.
+    pub fn requested_session(&self) -> Option<RequestedSession> {
+        // SAFETY: null or valid, by the contract of `new`.
+        let vtable = unsafe { self.sessions.as_ref() }?;
+        // SAFETY: the owner is released by `Drop` alone.
+        Some(unsafe { (vtable.requested)(self.owner) })
     }
 
     /// Its head.

@@ -6,7 +6,7 @@ use abi_stable::package_version_strings;
 use abi_stable::sabi_types::VersionStrings;
 use abi_stable::std_types::{RResult, RString, RVec};
 
-use crate::{FfiFuture, FfiRequest, Host, RawStr};
+use crate::{FfiFuture, FfiRequest, FfiSession, Host, RawStr};
 
 /// A name and a value, valid for the call.
 #[repr(C)]
@@ -109,6 +109,9 @@ pub struct Module {
     /// Tells it that it will have to stop, so that what lives long in it ends. Does not block; may be called more than once,
     /// from `start` to `stop`.
     pub draining: unsafe extern "C" fn(instance: *const ()),
+    /// Tells its session listeners that these sessions have expired. Blocks. Called with a lease held, on a thread that ends
+    /// soon after.
+    pub sessions_expired: unsafe extern "C" fn(instance: *const (), sessions: RVec<FfiSession>),
     /// Stops it: each servlet's destroy, then the context listeners in reverse order. Blocks.
     pub stop: unsafe extern "C" fn(instance: *const ()) -> RResult<(), Failure>,
     /// Shuts its runtime down, waiting at most so long for its threads, and frees it. Blocks. Called once, last: when

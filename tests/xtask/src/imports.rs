@@ -7,6 +7,8 @@ use crate::workspace::Crate;
 const ABI: &str = "sdk/abi";
 /// Folder of the rules both sides share.
 const MAPPING: &str = "sdk/mapping";
+/// Folder of the rules of sessions, which both sides share, too.
+const SESSION_STATE: &str = "sdk/session-state";
 /// Folder of the words all container crates share.
 const KERNEL: &str = "container/kernel";
 /// Folder of the only crate that opens a library.
@@ -79,8 +81,8 @@ fn forbidden(one: &Crate, import: &str, crates: &[Crate]) -> Option<String> {
     let other = crates.iter().find(|c| c.name == import)?;
     let container = |c: &Crate| c.is_in("container");
     let sdk = |c: &Crate| c.folder == "sdk";
-    if one.folder == MAPPING {
-        return Some(format!("imports {import}, but the mapping rules are shared by both sides and import neither"));
+    if one.folder == MAPPING || one.folder == SESSION_STATE {
+        return Some(format!("imports {import}, but the rules that both sides share import neither"));
     }
     if container(one) && sdk(other) {
         return Some(format!("imports {import}: the container meets the SDK at {ABI} and {MAPPING} only"));

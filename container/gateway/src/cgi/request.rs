@@ -74,7 +74,7 @@ async fn serve(app: Arc<App>, exchange: Exchange, reply: oneshot::Sender<Respons
 
 /// Gives the answer, where the program did not give it itself.
 async fn attempt(app: &Arc<App>, exchange: Exchange, client: &mut Client) -> Option<Response<Body>> {
-    let Exchange { request, path, authority, connection, id, lease } = exchange;
+    let Exchange { request, path, authority, connection, id, lease, session: _ } = exchange;
     let (head, mut body) = request.into_parts();
     let mut asked = Asked { head, path, authority, connection, id };
     let mut lease = Some(lease);
@@ -126,7 +126,8 @@ async fn file(app: &App, asked: Asked, body: Body, lease: Lease) -> Response<Bod
     let Some(files) = &app.files else { return status(StatusCode::NOT_FOUND) };
     let Asked { head, path, authority, connection, id } = asked;
     let request = http::Request::from_parts(head, body);
-    wharf_kernel::Endpoint::call(files, Exchange { request, path, authority, connection, id, lease }).await
+    let session = wharf_kernel::session::SessionSlot::default();
+    wharf_kernel::Endpoint::call(files, Exchange { request, path, authority, connection, id, lease, session }).await
 }
 
 /// To the same path with a slash at its end.

@@ -20,10 +20,16 @@ pub struct Echo;
 impl Endpoint for Echo {
     fn call(&self, exchange: Exchange) -> ResponseFuture {
         Box::pin(async move {
-            let Exchange { request, path, authority, lease, .. } = exchange;
+            let Exchange { request, path, authority, connection, lease, .. } = exchange;
             let _lease = lease;
             let text = match path.path_info().unwrap_or_default() {
                 "/panic" => panic!("as asked"),
+                "/bare" => {
+                    let mut response = status(400);
+                    response.headers_mut().insert("content-length", "0".parse().unwrap());
+                    response.headers_mut().insert("connection", "close".parse().unwrap());
+                    return response;
+                }
                 "/status/404" => return status(404),
                 "/continue" => return status(102),
                 "/upgrade" => return upgrade(request),
@@ -33,6 +39,7 @@ impl Endpoint for Echo {
                     response.headers_mut().insert("transfer-encoding", "chunked".parse().unwrap());
                     return response;
                 }
+                "/tls" => format!("{} {:?}", connection.secure, connection.tls),
                 "/unread" => format!("unread {}", request.method()),
                 "/host" => format!("{authority} {:?}", request.headers().get_all("host").iter().collect::<Vec<_>>()),
                 _ => {
@@ -113,8 +120,14 @@ pub fn start_with(limits: Limits, routes: Vec<Arc<Route>>) -> Running {
         access: log.clone(),
         counters: Arc::new(ServerCounters::default()),
         limits: limits.clone(),
+        protect: None,
     });
-    let config = ServerConfig { listen: vec![Listen::Tcp("127.0.0.1:0".parse().unwrap())], workers: 2, limits };
+    let config = ServerConfig {
+        listen: vec![Listen::Tcp("127.0.0.1:0".parse().unwrap())],
+        workers: 2,
+        limits,
+        ..ServerConfig::default()
+    };
     let server = Server::start(&config, pipeline.clone()).unwrap();
     server.accept();
     let Bound::Tcp(addr) = server.bound()[0].clone() else { panic!("a TCP listener") };

@@ -4,12 +4,16 @@ mod cgi;
 mod fastcgi;
 mod init;
 mod proxy;
+mod session;
 mod web;
 
 pub use cgi::CgiOptions;
 pub use fastcgi::FastCgiOptions;
 pub use init::InitValue;
-pub use proxy::ProxyOptions;
+pub use proxy::{
+    Backend, Eject, HashKey, Health, HostHeader, Policy, ProcessListen, Protocol, ProxyOptions, Retry, Sticky, Tls,
+};
+pub use session::{SameSite, SessionOptions, SessionSettings, SessionStore};
 pub use web::{Dispatch, ErrorPageOptions, FilterOptions, ServletOptions, WebOptions};
 
 /// The options of one application, as far as its kind takes any.
@@ -21,6 +25,8 @@ pub struct Options {
     pub fastcgi: Option<FastCgiOptions>,
     /// `[proxy]`.
     pub proxy: Option<ProxyOptions>,
+    /// `[session]`.
+    pub session: SessionOptions,
     /// What web.xml says in the Servlet specification.
     pub web: WebOptions,
 }

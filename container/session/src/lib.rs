@@ -1,0 +1,10 @@
+//! The sessions of the container: one manager for each context, which outlives every generation of its application; the
+//! thread that ends sessions nobody uses; and the files that sessions are kept in.
+#![forbid(unsafe_code)]
+
+mod clock;
+mod files;
+mod manager;
+mod registry;
+
+pub use registry::{SessionRegistry, Statistics};

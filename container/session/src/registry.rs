@@ -1,0 +1,114 @@
+//! All managers, by context, and the thread that looks for sessions that have expired.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use wharf_kernel::AppId;
+use wharf_kernel::options::{SessionOptions, SessionSettings};
+use wharf_kernel::session::{Counts, SessionManager, SessionManagers};
+
+use crate::files::Files;
+use crate::manager::Manager;
+
+/// What has become of the sessions of one context.
+#[derive(Debug, Clone)]
+pub struct Statistics {
+    /// Host.
+    pub host: String,
+    /// Context path, as people write it.
+    pub context_path: String,
+    /// The numbers.
+    pub counts: Counts,
+}
+
+type Managers = BTreeMap<(String, String), Arc<Manager>>;
+
+/// The sessions of the container.
+pub struct SessionRegistry {
+    folder: PathBuf,
+    defaults: SessionSettings,
+    managers: Mutex<Managers>,
+    sweeper: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
+}
+
+/// Sessions that have expired are looked for so often.
+const SWEEP: Duration = Duration::from_secs(1);
+
+impl SessionRegistry {
+    /// A registry that keeps files in the folder `sessions` of the state folder.
+    ///
+    /// # Errors
+    /// When its thread can't be started.
+    pub fn start(state_dir: PathBuf, defaults: SessionSettings) -> std::io::Result<Arc<Self>> {
+        let folder = state_dir.join("sessions");
+        let this = Arc::new(Self { folder, defaults, managers: Mutex::default(), sweeper: Mutex::default() });
+        let (stop, stopped) = mpsc::channel::<()>();
+        let weak = Arc::downgrade(&this);
+        let sweep = move || {
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(SWEEP) {
+                let Some(this) = Weak::upgrade(&weak) else { return };
+                let all: Vec<_> = this.managers().values().cloned().collect();
+                all.iter().for_each(|manager| manager.expire());
+            }
+        };
+        let thread = std::thread::Builder::new().name("wharf-sessions".into()).spawn(sweep)?;
+        *this.sweeper.lock().unwrap_or_else(PoisonError::into_inner) = Some((stop, thread));
+        Ok(this)
+    }
+
+    fn managers(&self) -> MutexGuard<'_, Managers> {
+        self.managers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The container stops: ends the thread, and writes every session for the next start, with the memory store too.
+    pub fn stop(&self) {
+        let sweeper = self.sweeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((stop, thread)) = sweeper {
+            drop(stop);
+            let _ = thread.join();
+        }
+        self.managers().values().for_each(|manager| manager.write_all());
+    }
+
+    /// What has become of the sessions of each context.
+    pub fn statistics(&self) -> Vec<Statistics> {
+        let managers = self.managers();
+        let one = |((host, path), manager): (&(String, String), &Arc<Manager>)| Statistics {
+            host: host.clone(),
+            context_path: if path.is_empty() { "/".into() } else { path.clone() },
+            counts: manager.counts(),
+        };
+        managers.iter().map(one).collect()
+    }
+}
+
+fn key(id: &AppId) -> (String, String) {
+    (id.host.to_string(), id.path.as_str().to_owned())
+}
+
+impl SessionManagers for SessionRegistry {
+    fn of(&self, id: &AppId, options: &SessionOptions) -> Result<Arc<dyn SessionManager>, String> {
+        let settings = self.defaults.with(options);
+        settings.check().map_err(|(key, what)| format!("[session] {key}: {what}"))?;
+        let mut managers = self.managers();
+        if let Some(manager) = managers.get(&key(id)) {
+            manager.set(settings);
+            return Ok(manager.clone());
+        }
+        let context = format!("{}{}", id.host, id.path.as_str());
+        let files = Files::new(&self.folder, &context, settings.max_session_bytes);
+        let manager = Manager::open(files, settings);
+        managers.insert(key(id), manager.clone());
+        Ok(manager)
+    }
+
+    fn undeployed(&self, id: &AppId) {
+        if let Some(manager) = self.managers().remove(&key(id)) {
+            manager.clear();
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! A certificate authority for tests, and the certificates that it signs.
+
+use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+
+/// An authority with a key of its own.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: Certificate,
+}
+
+/// A certificate and its key, both as PEM.
+#[derive(Debug, Clone)]
+pub struct Signed {
+    /// The certificate.
+    pub chain: String,
+    /// Its key.
+    pub key: String,
+}
+
+impl Authority {
+    /// A new one.
+    ///
+    /// # Panics
+    /// When no key can be made.
+    pub fn new(name: &str) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut parameters = CertificateParams::new(Vec::new()).expect("no names");
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        let certificate = parameters.self_signed(&key).expect("a certificate");
+        Self { issuer: Issuer::new(parameters, key), certificate }
+    }
+
+    /// Its own certificate as PEM.
+    pub fn pem(&self) -> String {
+        self.certificate.pem()
+    }
+
+    /// A certificate for a server with these names; the first is its common name.
+    ///
+    /// # Panics
+    /// When no key can be made.
+    pub fn server(&self, names: &[&str]) -> Signed {
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let common = names[0].clone();
+        let mut parameters = CertificateParams::new(names).expect("names");
+        parameters.distinguished_name.push(DnType::CommonName, common);
+        self.sign(&parameters)
+    }
+
+    /// A certificate for a client.
+    ///
+    /// # Panics
+    /// When no key can be made.
+    pub fn client(&self, name: &str) -> Signed {
+        let mut parameters = CertificateParams::new(Vec::new()).expect("no names");
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(&parameters)
+    }
+
+    /// Signs what it is given.
+    ///
+    /// # Panics
+    /// When no key can be made.
+    pub fn sign(&self, parameters: &CertificateParams) -> Signed {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = parameters.signed_by(&key, &self.issuer).expect("a certificate");
+        Signed { chain: certificate.pem(), key: key.serialize_pem() }
+    }
+}
