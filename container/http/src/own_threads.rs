@@ -56,7 +56,12 @@ impl Launcher for WithOwnThreads {
 
     fn launch(&self, plan: &Plan) -> Result<Arc<dyn Launched>, Refusal> {
         let inner = self.inner.launch(plan)?;
-        let threads = OwnThreads { generation: plan.generation, watches: self.watches.clone(), all: Mutex::default() };
+        let threads = OwnThreads {
+            generation: plan.generation,
+            watches: self.watches.clone(),
+            all: Mutex::default(),
+            sealed: AtomicBool::new(false),
+        };
         let endpoint = Switch { inner: inner.endpoint(), launched: Arc::downgrade(&inner), threads: Arc::new(threads) };
         Ok(Arc::new(Generation {
             inner,
@@ -107,6 +112,7 @@ impl Launched for Generation {
     fn retire(&self, drain_timeout: Duration) -> Retirement {
         let gate = self.inner.gate();
         gate.close();
+        self.endpoint.threads.seal();
         let end = Instant::now() + drain_timeout;
         self.wait_idle(end);
         if self.endpoint.threads.is_used() && !gate.is_idle() {
@@ -164,8 +170,8 @@ impl Endpoint for Switch {
             return self.inner.call(exchange);
         }
         match exchange.request.extensions_mut().remove::<Elsewhere>() {
-            Some(Elsewhere(app)) => self.threads.call(self.inner.clone(), app, exchange),
-            None => self.inner.call(exchange),
+            Some(Elsewhere(app)) if self.threads.is_open() => self.threads.call(self.inner.clone(), app, exchange),
+            _ => self.inner.call(exchange),
         }
     }
 
@@ -183,6 +189,8 @@ struct OwnThreads {
     generation: u64,
     watches: Watches,
     all: Mutex<Vec<Own>>,
+    /// Set when the generation goes: where there is no thread now, there shall be none.
+    sealed: AtomicBool,
 }
 
 struct Own {
@@ -200,6 +208,18 @@ impl OwnThreads {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn seal(&self) {
+        let all = self.all();
+        self.sealed.store(true, Ordering::Release);
+        drop(all);
+    }
+
+    /// Whether requests may come to its threads.
+    fn is_open(&self) -> bool {
+        let all = self.all();
+        !all.is_empty() || !self.sealed.load(Ordering::Acquire)
+    }
+
     fn is_used(&self) -> bool {
         !self.all().is_empty()
     }
@@ -207,8 +227,9 @@ impl OwnThreads {
     /// The thread with the fewest requests of those that come back. `None` where none does and no more can be had.
     fn choose(&self) -> Option<(Handle, Arc<Watch>, Load)> {
         let mut all = self.all();
+        let sealed = self.sealed.load(Ordering::Acquire);
         let free = all.iter().filter(|own| !own.watch.stuck.load(Ordering::Acquire)).count();
-        if free < USUAL && all.len() < MOST {
+        if free < USUAL && all.len() < MOST && !sealed {
             match self.start(all.len()) {
                 Ok(own) => all.push(own),
                 Err(error) => tracing::error!(%error, "no thread for an application could be started"),
@@ -360,6 +381,6 @@ impl HttpBody for Relayed {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.size.clone()
+        self.size
     }
 }

@@ -97,8 +97,15 @@ pub(crate) fn run(watches: &Watches, routes: &Routes, relieve: impl Fn(), end: &
     while end.recv_timeout(tick) == Err(mpsc::RecvTimeoutError::Timeout) {
         let now = Instant::now();
         let passed = now - std::mem::replace(&mut last, now);
+        // Those of threads that have ended.
+        patients.retain_mut(|patient| {
+            let lives = Arc::strong_count(&patient.watch) > 1;
+            if !lives && let Some(app) = patient.stuck.take() {
+                app.fairness.came_back();
+            }
+            lives
+        });
         let all = watches.all();
-        patients.retain(|p| all.iter().any(|w| Arc::ptr_eq(w, &p.watch)));
         for watch in all {
             if !patients.iter().any(|p| Arc::ptr_eq(&watch, &p.watch)) {
                 patients.push(Patient { watch, turn: 0, since: now, noted: false, stuck: None });
