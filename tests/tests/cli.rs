@@ -78,7 +78,7 @@ fn check_says_what_a_module_is_and_with_load_what_it_does() {
     let loaded = site.cli(&["check", "shop.so", "--load"]);
     assert!(loaded.code == 0 && loaded.out.contains("  servlet   slow /slow"), "{loaded:?}");
     let json = site.cli(&["check", "shop.so", "--load", "--json"]).json();
-    assert_eq!(json["servlets"].as_array().unwrap().len(), 8, "{json}");
+    assert_eq!(json["servlets"].as_array().unwrap().len(), 16, "{json}");
     // A crash is the child's, not the command's.
     site.put("crash.so", marked(chameleon("one"), "MARK:none", "MARK:crash"));
     assert_eq!(site.cli(&["check", "crash.so"]).code, 0);
