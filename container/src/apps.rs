@@ -93,6 +93,10 @@ fn table(apps: &[AppStatus]) -> String {
                 generation.state.name()
             ));
         }
+        let load = app.load.notes();
+        if !load.is_empty() {
+            notes.push(format!("{}: {}", app.name, load.join(", ")));
+        }
         if let Some(error) = &app.error {
             notes.push(format!("{}: {error}", app.name));
         }

@@ -95,6 +95,9 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
         (Kind::Proxy, Arc::new(proxy.clone())),
     ];
 
+    let launchers: wharf_deployer::Launchers =
+        launchers.into_iter().map(|(kind, launcher)| (kind, server.with_own_threads(launcher))).collect();
+
     // 5. The deployer: from here on applications come up.
     let (deploy_config, hosts) = deploy_config(&settings);
     let deploy_dirs = deploy_config.roots.iter().map(|r| r.dir.display().to_string()).collect();
@@ -307,6 +310,7 @@ fn deploy_config(settings: &Settings) -> (DeployerConfig, Vec<HostSpec>) {
         retire_old_versions: deploy.retire_old_versions,
         runtime_threads: deploy.runtime_threads,
         blocking_threads: deploy.blocking_threads,
+        share: deploy.share(),
     };
     (config, hosts)
 }

@@ -3,11 +3,12 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::SystemTime;
 
-use http::Method;
+use http::{Method, StatusCode};
 
 use crate::dispatch::{Allowed, Verb, allow, conditional, not_allowed, not_implemented, without_content};
 use crate::{BoxError, Error, IntoResponse, Request, Response, Servlet, ServletConfig};
@@ -15,7 +16,8 @@ use crate::{BoxError, Error, IntoResponse, Request, Response, Servlet, ServletCo
 /// A servlet whose work blocks: files, old database drivers, long computations.
 ///
 /// It runs on the application's pool for blocking work, at most as many at a time as the container's configuration
-/// says; the others wait their turn. Read the content with [`Body::into_reader`](crate::Body::into_reader).
+/// says; the others wait their turn, up to 32 for each thread of the pool, beyond which the answer is 503 with `Retry-After`.
+/// Read the content with [`Body::into_reader`](crate::Body::into_reader).
 ///
 /// ```
 /// use std::io::Read;
@@ -79,7 +81,7 @@ impl<S: BlockingServlet> Blocking<S> {
 
     async fn run(&self, request: Request) -> Result<Response, Error> {
         let servlet = Arc::clone(&self.0);
-        spawn_for(request, move |request| servlet.service(request)).await?
+        spawn_for(request, move |request| servlet.service(request)).await
     }
 
     async fn get(&self, request: Request) -> Result<Response, Error> {
@@ -131,17 +133,62 @@ where
     let function = Arc::new(function);
     move |request| {
         let function = Arc::clone(&function);
-        Box::pin(async move { spawn_for(request, move |request| function(request).into_response()).await? })
+        Box::pin(spawn_for(request, move |request| function(request).into_response()))
     }
 }
 
-/// Runs `f` on the pool for blocking work; what it logs carries the request's id.
-async fn spawn_for<T: Send + 'static>(
+/// Answers a request on the pool for blocking work; what it logs carries the request's id. Where too many wait for the pool
+/// already the answer is 503.
+async fn spawn_for(
     request: Request,
-    f: impl FnOnce(Request) -> T + Send + 'static,
-) -> Result<T, Error> {
+    f: impl FnOnce(Request) -> Result<Response, Error> + Send + 'static,
+) -> Result<Response, Error> {
+    let Some(place) = Place::take(&POOL) else {
+        tracing::debug!(target: "wharf_sdk", "the pool for blocking work is full, and so is its queue");
+        return Response::status(StatusCode::SERVICE_UNAVAILABLE).header("retry-after", "1");
+    };
     let id = request.shared_id();
-    spawn(move || crate::log::for_request(&id, || f(request))).await
+    spawn(move || {
+        let _place = place;
+        crate::log::for_request(&id, || f(request))
+    })
+    .await?
+}
+
+/// Requests that may wait for each thread of the pool.
+const WAITING: usize = 32;
+
+/// How much of the pool for blocking work is taken. A module has one application, and so one pool.
+struct Pool {
+    /// Places on its threads and in its queue; 0 where no container has set a limit.
+    places: AtomicUsize,
+    taken: AtomicUsize,
+}
+
+static POOL: Pool = Pool { places: AtomicUsize::new(0), taken: AtomicUsize::new(0) };
+
+/// The pool has so many threads.
+pub(crate) fn limit(threads: usize) {
+    POOL.places.store(threads.saturating_mul(1 + WAITING), Ordering::Relaxed);
+}
+
+/// A place in the pool or its queue, given back on drop.
+struct Place(&'static Pool);
+
+impl Place {
+    fn take(pool: &'static Pool) -> Option<Self> {
+        let before = pool.taken.fetch_add(1, Ordering::Relaxed);
+        let place = Self(pool);
+        let places = pool.places.load(Ordering::Relaxed);
+        // Given back where it is one too many.
+        (places == 0 || before < places).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Runs `f` on the pool for blocking work. A panic in it is an error here; the panic hook has reported it.

@@ -126,6 +126,7 @@ unsafe extern "C" fn create<E: Entry>(host: Host, args: *const CreateArgs) -> RR
             .enable_all()
             .build()
             .map_err(|e| failure(FailureKind::Error, format!("its runtime could not be made: {e}")))?;
+        crate::blocking::limit((args.blocking_threads as usize).max(1));
         let app = {
             let _inside = runtime.enter();
             E::build(&context).map_err(|e| match &e {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use wharf_kernel::fairness::{Share, Threads};
 use wharf_kernel::launch::Kind;
 use wharf_kernel::options::{
     CgiOptions, ErrorPageOptions, FastCgiOptions, FilterOptions, InitValue, Options, ProxyOptions, ServletOptions,
@@ -41,6 +42,22 @@ pub struct AppToml {
     pub runtime_threads: Option<usize>,
     /// Threads for blocking servlets.
     pub blocking_threads: Option<usize>,
+    /// Requests that it answers at a time.
+    pub max_requests: Option<usize>,
+    /// Requests that may wait beyond those; the next one is answered with 503.
+    pub max_queued: Option<usize>,
+    /// How long each may wait, before it is answered with 503.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub queue_timeout: Option<Duration>,
+    /// Bytes that it may hold before new requests are answered with 503; 0 is no budget.
+    pub memory_budget: Option<u64>,
+    /// How long one poll of it may keep a worker.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub slow_poll: Option<Duration>,
+    /// `own`: it is polled on threads of its own from the start. Default `shared`.
+    pub threads: Threads,
     /// Not of a side-car file: what the application is.
     pub kind: Option<Kind>,
     /// `app.toml` alone: the module's file in the folder. Default: the only `.so` there.
@@ -92,6 +109,12 @@ impl Default for AppToml {
             stop_timeout: None,
             runtime_threads: None,
             blocking_threads: None,
+            max_requests: None,
+            max_queued: None,
+            queue_timeout: None,
+            memory_budget: None,
+            slow_poll: None,
+            threads: Threads::Shared,
             kind: None,
             module: None,
             root: None,
@@ -133,10 +156,17 @@ impl AppToml {
         {
             return Err(format!("{path}: health = \"{health}\": {error}"));
         }
-        for (key, value) in [("runtime_threads", app.runtime_threads), ("blocking_threads", app.blocking_threads)] {
+        for (key, value) in [
+            ("runtime_threads", app.runtime_threads),
+            ("blocking_threads", app.blocking_threads),
+            ("max_requests", app.max_requests),
+        ] {
             if value == Some(0) {
                 return Err(format!("{path}: {key} must be at least 1"));
             }
+        }
+        if app.slow_poll.is_some_and(|time| time.is_zero()) {
+            return Err(format!("{path}: slow_poll must be longer than nothing"));
         }
         for (key, value) in [("module", &app.module), ("root", &app.root)] {
             let inside = |p: &PathBuf| {
@@ -174,6 +204,18 @@ impl AppToml {
             proxy: self.proxy.clone(),
             session: self.session.clone(),
             web: self.web(),
+        }
+    }
+
+    /// What it may take, where the container's settings say `default`.
+    pub fn share(&self, default: Share) -> Share {
+        Share {
+            max_requests: self.max_requests.unwrap_or(default.max_requests),
+            max_queued: self.max_queued.unwrap_or(default.max_queued),
+            queue_timeout: self.queue_timeout.unwrap_or(default.queue_timeout),
+            memory_budget: self.memory_budget.unwrap_or(default.memory_budget),
+            slow_poll: self.slow_poll.unwrap_or(default.slow_poll),
+            threads: self.threads,
         }
     }
 
@@ -228,6 +270,9 @@ mod tests {
             ("start_timeout = \"3 parsecs\"", Place::SideCar, "shop.toml:1:17"),
             ("[init]\na = []", Place::SideCar, "shop.toml:2:5"),
             ("kind = \"cgi\"\n[proxy]", Place::Alone, "needs kind = \"proxy\""),
+            ("max_requests = 0", Place::SideCar, "at least 1"),
+            ("slow_poll = \"0s\"", Place::SideCar, "longer than nothing"),
+            ("threads = \"onw\"", Place::SideCar, "did you mean 'own'"),
             ("runtime_threads = 0", Place::SideCar, "at least 1"),
             ("[servlets.cart]\npattern = []", Place::SideCar, "did you mean 'patterns'"),
             ("[servlets.cart]\npatterns = [\"cart\"]", Place::SideCar, "[servlets.cart] has the pattern 'cart'"),

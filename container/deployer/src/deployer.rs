@@ -13,7 +13,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use wharf_kernel::admin::{AppStatus, OperationError};
 use wharf_kernel::launch::{Kind, Launcher, Retirement};
 use wharf_kernel::routes::{HostSpec, Routes};
-use wharf_kernel::{AppCounters, AppId, Refusal};
+use wharf_kernel::{AppCounters, AppId, Refusal, Share};
 
 use crate::app::App;
 use crate::generation::Generation;
@@ -48,6 +48,8 @@ pub struct DeployerConfig {
     pub runtime_threads: usize,
     /// Threads for a module's blocking servlets.
     pub blocking_threads: usize,
+    /// What an application may take that says nothing of it.
+    pub share: Share,
 }
 
 /// Who runs which kind of application.

@@ -150,6 +150,7 @@ impl Bench {
             retire_old_versions: false,
             runtime_threads: 1,
             blocking_threads: 1,
+            share: wharf_kernel::Share::default(),
         };
         change(&mut config);
         let world = Arc::new(World::default());

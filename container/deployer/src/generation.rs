@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use wharf_kernel::admin::GenerationStatus;
 use wharf_kernel::launch::Launched;
 use wharf_kernel::lifecycle::{Event, State, next};
-use wharf_kernel::{AppId, Route};
+use wharf_kernel::{AppId, Route, Share};
 
 /// How long after a hold the first second look comes; it doubles each time.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -22,6 +22,8 @@ pub(crate) struct Generation {
     pub(crate) since: Instant,
     pub(crate) launched: Option<Arc<dyn Launched>>,
     pub(crate) route: Option<Arc<Route>>,
+    /// What it may take.
+    pub(crate) share: Share,
     /// Number of the kept copy of its file.
     pub(crate) copy: Option<u64>,
     pub(crate) held_by: Vec<String>,
@@ -42,6 +44,7 @@ impl Generation {
             since: Instant::now(),
             launched: None,
             route: None,
+            share: Share::default(),
             copy: None,
             held_by: Vec::new(),
             retry_at: None,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use wharf_kernel::admin::{AppState, AppStatus, OperationError};
+use wharf_kernel::admin::{AppState, AppStatus, Load, OperationError};
 use wharf_kernel::launch::Kind;
 
 use crate::app::App;
@@ -172,6 +172,7 @@ impl Deployer {
                     source: String::new(),
                     state: AppState::Removed,
                     error: None,
+                    load: Load::default(),
                     generations: self.leaving_of(&generation.name),
                 });
             }
@@ -215,6 +216,7 @@ impl Deployer {
             source: app.source.as_ref().map(|s| s.path.display().to_string()).unwrap_or_default(),
             state,
             error: app.error.clone(),
+            load: id.and_then(|id| self.counters.get(id)).map(|c| Load::of(c)).unwrap_or_default(),
             generations,
         }
     }

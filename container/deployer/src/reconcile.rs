@@ -229,7 +229,8 @@ impl Deployer {
         let file_print = Print::of(&spec.source).ok().filter(|_| spec.kind == Kind::Module && spec.folder.is_none());
         let keep = file_print.map(|print| (Kept::new(&config.state_dir, name), print, config.keep_versions));
         let job = Job { plan, health: spec.toml.health.clone(), keep };
-        let generation = Generation::new(name.to_owned(), spec.id, number);
+        let mut generation = Generation::new(name.to_owned(), spec.id, number);
+        generation.share = spec.toml.share(config.share);
         let launcher = self.launchers.iter().find(|(k, _)| *k == spec.kind).map(|(_, l)| l.clone());
         let (sender, owner) = (self.sender(), name.to_owned());
         let work = move || {
@@ -303,6 +304,7 @@ impl Deployer {
         let id = generation.id.clone();
         let counters =
             self.counters.entry(id.clone()).or_insert_with(|| Arc::new(AppCounters::new(id.clone()))).clone();
+        counters.fairness.begin(generation.share);
         generation.route = Some(Arc::new(Route {
             id,
             generation: number,

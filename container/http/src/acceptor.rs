@@ -5,7 +5,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use wharf_kernel::ServerCounters;
 
 use crate::Listen;
+use crate::pool::Pool;
 use crate::server::Bound;
 use crate::tls::Tls;
 use crate::worker::{Command, Shared, Socket};
@@ -165,7 +165,7 @@ pub(crate) enum Accepting {
 /// descriptors left) is waited out, not spun on.
 pub(crate) async fn run(
     listener: Listener,
-    workers: Arc<[Seat]>,
+    pool: Arc<Pool>,
     permits: Arc<Semaphore>,
     peers: Option<Arc<Peers>>,
     counters: Arc<ServerCounters>,
@@ -181,7 +181,7 @@ pub(crate) async fn run(
                     let permit = match permits.clone().try_acquire_owned() {
                         Ok(permit) => permit,
                         Err(_) => {
-                            reap_idle(&workers);
+                            reap_idle(&pool.seats());
                             let Ok(permit) = permits.clone().acquire_owned().await else { return };
                             permit
                         }
@@ -196,11 +196,8 @@ pub(crate) async fn run(
                         },
                         _ => None,
                     };
-                    let least = workers.iter().min_by_key(|(shared, _)| shared.open.load(Ordering::Relaxed));
-                    let Some((shared, sender)) = least else { return };
-                    shared.open.fetch_add(1, Ordering::AcqRel);
                     counters.connection_opened();
-                    if sender.send(Command::Serve(socket, Pass { _permit: permit, _peer: peer })).is_err() {
+                    if !pool.seat(socket, Pass { _permit: permit, _peer: peer }) {
                         return;
                     }
                 }

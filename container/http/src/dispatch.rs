@@ -6,9 +6,10 @@ use http::header::{ALLOW, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use wharf_kernel::counters::LocalCounts;
 use wharf_kernel::session::SessionSlot;
-use wharf_kernel::{Body, Connection, Exchange, Lookup, PathElements, ResponseFuture, Route, Routes};
+use wharf_kernel::{Body, Connection, Exchange, Lookup, PathElements, Permit, ResponseFuture, Route, Routes};
 use wharf_mapping::{CanonicalPath, canonicalise};
 
+use crate::admission::{Admitted, admit};
 use crate::{check, error_page};
 
 /// How often a lease is tried for. A generation leaves the table before its gate closes, so the second look finds the next
@@ -18,7 +19,7 @@ const TRIES: usize = 1000;
 /// What becomes of a request.
 pub(crate) enum Dispatched {
     /// An application answers.
-    Endpoint(ResponseFuture, LocalCounts),
+    Endpoint(ResponseFuture, Option<Permit>, LocalCounts),
     /// The container answers.
     Answer(Response<Body>),
 }
@@ -83,7 +84,10 @@ pub(crate) fn dispatch(
             request,
             session: SessionSlot::default(),
         };
-        return Dispatched::Endpoint(route.endpoint.call(exchange), counters);
+        return match admit(route, &counters, exchange) {
+            Admitted::Now(future, permit) => Dispatched::Endpoint(future, Some(permit), counters),
+            Admitted::Later(future) => Dispatched::Endpoint(future, None, counters),
+        };
     }
     Dispatched::Answer(page(StatusCode::SERVICE_UNAVAILABLE, ""))
 }

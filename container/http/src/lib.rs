@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod acceptor;
+mod admission;
 mod certificates;
 mod check;
 mod clock;
@@ -14,8 +15,10 @@ mod frames;
 mod http2;
 mod limits;
 mod link;
+mod own_threads;
 mod paced;
 mod pipeline;
+mod pool;
 mod protect;
 mod proxy_protocol;
 mod request_body;
@@ -24,9 +27,12 @@ mod response;
 mod response_body;
 mod server;
 mod tls;
+mod watch;
+mod watchdog;
 mod worker;
 
 pub use limits::{Limits, Listen, ServerConfig};
+pub use own_threads::WithOwnThreads;
 pub use pipeline::Pipeline;
 pub use protect::Protect;
 pub use server::{Bound, Server};

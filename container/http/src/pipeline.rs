@@ -10,11 +10,11 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{ALLOW, CONNECTION, REFERER, USER_AGENT};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Uri};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
-use wharf_kernel::{AccessRecord, AccessSink, Body, Connection, ResponseFuture, Routes, ServerCounters};
+use wharf_kernel::{AccessRecord, AccessSink, Body, Connection, Permit, ResponseFuture, Routes, ServerCounters};
 
 use crate::clock::{Slot, Stream};
 use crate::dispatch::{Dispatched, dispatch};
@@ -68,12 +68,13 @@ impl Pipeline {
             stream: slot.http2.then(|| Stream::new(slot.clone())),
         };
         let asked = Asked::of(&request, link);
+        let target = request.uri().clone();
         let nth = slot.request();
         let last = !slot.http2 && nth == this.limits.keep_alive_requests;
         let state = this.dispatch(connection, &id, request, &asked, &mut tail);
         let patience = Patience::begin(&state, slot, this.limits.response_timeout);
         let secure = connection.secure;
-        Answering { state, asked, id, patience, last, secure, tail: Some(tail) }
+        Answering { state, asked, id, target, patience, last, secure, tail: Some(tail) }
     }
 
     fn dispatch(
@@ -130,18 +131,22 @@ impl Pipeline {
         let app = &mut tail.app;
         let call = |request| match dispatch(&self.routes, request, authority, connection, id) {
             Dispatched::Answer(response) => State::Answered(response),
-            Dispatched::Endpoint(future, counters) => {
+            Dispatched::Endpoint(future, permit, counters) => {
                 *app = Some(counters);
-                State::Running(future)
+                State::Running(future, permit)
             }
         };
         let dispatched = catch_unwind(AssertUnwindSafe(|| match &self.protect {
             Some(protect) if protect.wraps(&request) => {
-                State::Running(protect.wrap(request, |request| match call(request) {
-                    State::Running(future) => future,
+                let wrapped = protect.wrap(request, |request| match call(request) {
+                    State::Running(future, permit) => Box::pin(async move {
+                        let _permit = permit;
+                        future.await
+                    }),
                     State::Answered(response) => Box::pin(std::future::ready(response)),
                     State::Done => Box::pin(std::future::pending()),
-                }))
+                });
+                State::Running(wrapped, None)
             }
             _ => call(request),
         }));
@@ -260,7 +265,7 @@ struct Patience {
 impl Patience {
     fn begin(state: &State, slot: &Arc<Slot>, limit: Duration) -> Self {
         let mut this = Self { slot: slot.clone(), timer: None, seen: 0 };
-        if matches!(state, State::Running(_)) && !limit.is_zero() {
+        if matches!(state, State::Running(..)) && !limit.is_zero() {
             if slot.http2 {
                 this.timer = Some(Box::pin(tokio::time::sleep(limit)));
             } else {
@@ -299,6 +304,8 @@ pub(crate) struct Answering {
     state: State,
     asked: Asked,
     id: Arc<str>,
+    /// For the watchdog's log.
+    target: Uri,
     patience: Patience,
     /// Whether the connection has had as many requests as it may.
     last: bool,
@@ -309,7 +316,8 @@ pub(crate) struct Answering {
 
 enum State {
     Answered(Response<Body>),
-    Running(ResponseFuture),
+    /// The permit goes after the future.
+    Running(ResponseFuture, Option<Permit>),
     Done,
 }
 
@@ -320,7 +328,12 @@ impl Future for Answering {
         let this = &mut *self;
         let mut response = match std::mem::replace(&mut this.state, State::Done) {
             State::Answered(response) => response,
-            State::Running(mut future) => match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            State::Running(mut future, permit) => match catch_unwind(AssertUnwindSafe(|| match &this.tail {
+                Some(Tail { worker, app: Some(app), .. }) => {
+                    worker.watch.during(app, &this.id, this.target.path(), || future.as_mut().poll(cx))
+                }
+                _ => future.as_mut().poll(cx),
+            })) {
                 Ok(Poll::Ready(response)) => response,
                 Ok(Poll::Pending) if this.patience.has_ended(this.tail.as_ref(), cx) => {
                     tracing::warn!(request = &*this.id, "the application did not begin its answer in time: 504");
@@ -331,7 +344,7 @@ impl Future for Answering {
                     response
                 }
                 Ok(Poll::Pending) => {
-                    this.state = State::Running(future);
+                    this.state = State::Running(future, permit);
                     return Poll::Pending;
                 }
                 Err(_) => match &this.tail {

@@ -80,7 +80,17 @@ impl HttpBody for ResponseBody {
         if let Some(stream) = &mut this.tail.stream {
             stream.pulled();
         }
-        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx))).unwrap_or_else(|_| {
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let Self { body, tail } = &mut *this;
+            match &tail.app {
+                Some(app) if body.is_stream() => {
+                    let (id, target) = tail.record.as_ref().map_or(("", ""), |r| (&r.id, r.target.path()));
+                    tail.worker.watch.during(app, id, target, || Pin::new(body).poll_frame(cx))
+                }
+                _ => Pin::new(body).poll_frame(cx),
+            }
+        }))
+        .unwrap_or_else(|_| {
             this.tail.worker.pipeline.counters.panicked();
             this.body = Body::empty();
             Poll::Ready(Some(Err("the response body panicked".into())))

@@ -4,16 +4,21 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
+use wharf_kernel::launch::Launcher;
 use wharf_kernel::workers::Workers;
 
-use crate::acceptor::{self, Accepting, Listener, Peers, Seat};
-use crate::worker::{self, Command, Shared};
+use crate::acceptor::{self, Accepting, Listener, Peers};
+use crate::own_threads::WithOwnThreads;
+use crate::pool::Pool;
+use crate::watchdog::{self, Watches};
+use crate::worker::Command;
 use crate::{Limits, Pipeline, ServerConfig};
 
 /// An address that is listened on.
@@ -45,39 +50,8 @@ pub struct Server {
     pool: Arc<Pool>,
     accepting: watch::Sender<Accepting>,
     acceptor: Mutex<Option<JoinHandle<()>>>,
-    workers: Vec<JoinHandle<()>>,
-}
-
-/// The workers as the rest of the container sees them.
-struct Pool {
-    names: Vec<String>,
-    seats: Mutex<Arc<[Seat]>>,
-}
-
-impl Pool {
-    fn seats(&self) -> Arc<[Seat]> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Workers for Pool {
-    fn on_each(&self, task: Arc<dyn Fn() + Send + Sync>, done: Arc<dyn Fn(&str) + Send + Sync>) {
-        for ((_, sender), name) in self.seats().iter().zip(&self.names) {
-            let (task, done, name) = (task.clone(), done.clone(), name.clone());
-            let _ = sender.send(Command::Run(Box::new(move || {
-                task();
-                done(&name);
-            })));
-        }
-    }
-
-    fn count(&self) -> usize {
-        self.names.len()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.names.clone()
-    }
+    watchdog: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+    watches: Watches,
 }
 
 /// Opening a listener, which decides whether a container can run at all, with what was being opened.
@@ -113,39 +87,27 @@ impl Server {
                 listeners.push(listener);
             }
         }
-        let (mut seats, mut names, mut workers) = (Vec::new(), Vec::new(), Vec::new());
-        for index in 0..config.workers.max(1) {
-            let name = format!("wharf-worker-{index}");
-            let (sender, receiver) = mpsc::unbounded_channel();
-            let shared = Arc::new(Shared::new(index, pipeline.clone()));
-            seats.push((shared.clone(), sender));
-            // Files are read on threads of this runtime; they are few and short-lived.
-            let runtime = Builder::new_current_thread()
-                .enable_all()
-                .max_blocking_threads(16)
-                .thread_name(format!("wharf-files-{index}"))
-                // Whoever else wants this processor goes first: when it comes back, more requests are there to be served in one
-                // go. Measured with the client on the same two processors: 0.98 of plain axum's rate and 1.12 times its
-                // processor time, without it 0.74 and 1.40.
-                .on_thread_park(std::thread::yield_now)
-                .build()?;
-            let body = move || runtime.block_on(worker::run(shared, receiver));
-            workers.push(std::thread::Builder::new().name(name.clone()).spawn(body)?);
-            names.push(name);
-        }
-        let seats: Arc<[Seat]> = seats.into();
+        let watches = Watches::default();
+        let pool = Arc::new(Pool::start(config.workers.max(1), pipeline.clone(), watches.clone())?);
         let (accepting, state) = watch::channel(Accepting::NotYet);
         let body = {
-            let (seats, limits) = (seats.clone(), config.limits.clone());
-            move || accept_all(&runtime, listeners, &seats, &limits, &pipeline, &state)
+            let (pool, pipeline, limits) = (pool.clone(), pipeline.clone(), config.limits.clone());
+            move || accept_all(&runtime, listeners, &pool, &limits, &pipeline, &state)
         };
         let acceptor = std::thread::Builder::new().name("wharf-acceptor".to_owned()).spawn(body)?;
+        let (end, ended) = mpsc::channel();
+        let body = {
+            let (pool, watches) = (pool.clone(), watches.clone());
+            move || watchdog::run(&watches, &pipeline.routes, || pool.relieve(), &ended)
+        };
+        let watchdog = std::thread::Builder::new().name("wharf-watchdog".to_owned()).spawn(body)?;
         Ok(Self {
             bound,
-            pool: Arc::new(Pool { names, seats: Mutex::new(seats) }),
+            pool,
             accepting,
             acceptor: Mutex::new(Some(acceptor)),
-            workers,
+            watchdog: Some((end, watchdog)),
+            watches,
         })
     }
 
@@ -170,6 +132,11 @@ impl Server {
         self.pool.clone()
     }
 
+    /// A launcher like this one, whose applications can be polled on threads of their own.
+    pub fn with_own_threads(&self, launcher: Arc<dyn Launcher>) -> Arc<dyn Launcher> {
+        Arc::new(WithOwnThreads::new(launcher, self.watches.clone()))
+    }
+
     /// Stops accepting, lets every connection finish the request it is at, and cuts what is left after `time`. Returns
     /// how many connections were cut. Blocks; the workers live on. Calling it again with a shorter time cuts sooner.
     pub fn drain(&self, time: Duration) -> usize {
@@ -181,12 +148,30 @@ impl Server {
         let seats = self.pool.seats();
         let waiting: Vec<_> = seats
             .iter()
-            .filter_map(|(_, sender)| {
+            .filter_map(|(shared, sender)| {
+                let open = shared.open.load(Ordering::Acquire);
                 let (done, waiting) = oneshot::channel();
-                sender.send(Command::Drain(time, done)).ok().map(|()| waiting)
+                sender.send(Command::Drain(time, done)).ok().map(|()| (waiting, open))
             })
             .collect();
-        waiting.into_iter().filter_map(|waiting| waiting.blocking_recv().ok()).sum()
+        // A worker that is stuck in an application does not answer; its connections are cut by the end of the process.
+        let end = Instant::now() + time + Duration::from_secs(1);
+        let mut cut = 0;
+        for (mut waiting, open) in waiting {
+            loop {
+                match waiting.try_recv() {
+                    Ok(n) => cut += n,
+                    Err(oneshot::error::TryRecvError::Empty) if Instant::now() < end => {
+                        std::thread::sleep(Duration::from_millis(1));
+                        continue;
+                    }
+                    Err(oneshot::error::TryRecvError::Empty) => cut += open,
+                    Err(oneshot::error::TryRecvError::Closed) => {}
+                }
+                break;
+            }
+        }
+        cut
     }
 
     /// Ends the threads; connections that are still open are cut.
@@ -199,18 +184,18 @@ impl Drop for Server {
         if let Some(acceptor) = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = acceptor.join();
         }
-        // Without senders the workers' loops end.
-        *self.pool.seats.lock().unwrap_or_else(PoisonError::into_inner) = Arc::from(Vec::new());
-        for worker in self.workers.drain(..) {
-            let _ = worker.join();
+        if let Some((end, watchdog)) = self.watchdog.take() {
+            drop(end);
+            let _ = watchdog.join();
         }
+        self.pool.end();
     }
 }
 
 fn accept_all(
     runtime: &Runtime,
     listeners: Vec<Listener>,
-    seats: &Arc<[Seat]>,
+    pool: &Arc<Pool>,
     limits: &Limits,
     pipeline: &Pipeline,
     state: &watch::Receiver<Accepting>,
@@ -222,7 +207,7 @@ fn accept_all(
             .into_iter()
             .map(|listener| {
                 let (counters, state) = (pipeline.counters.clone(), state.clone());
-                tokio::spawn(acceptor::run(listener, seats.clone(), permits.clone(), peers.clone(), counters, state))
+                tokio::spawn(acceptor::run(listener, pool.clone(), permits.clone(), peers.clone(), counters, state))
             })
             .collect();
         for task in tasks {

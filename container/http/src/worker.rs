@@ -1,6 +1,6 @@
 //! A worker: one thread with one runtime that serves its share of the connections for as long as the process lives.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -25,6 +25,7 @@ use crate::paced::Paced;
 use crate::proxy_protocol::introduced;
 use crate::request_id::RequestIds;
 use crate::tls::{self, Tls};
+use crate::watch::Watch;
 use crate::{Pipeline, http2, pipeline};
 
 /// An accepted socket.
@@ -40,8 +41,8 @@ pub(crate) enum Socket {
 
 /// What a worker is told.
 pub(crate) enum Command {
-    /// Serve a connection; the pass goes back when it is gone.
-    Serve(Socket, Pass),
+    /// Serve the next connection of the inbox, if another worker has not taken it.
+    Serve,
     /// Run this between two polls.
     Run(Box<dyn FnOnce() + Send>),
     /// End every connection after the request it is at, cut what is left after the time, and say how many were cut.
@@ -64,6 +65,11 @@ struct Seated {
 /// What a worker's connections share.
 pub(crate) struct Shared {
     pub(crate) pipeline: Arc<Pipeline>,
+    /// What this worker's thread is doing.
+    pub(crate) watch: Arc<Watch>,
+    /// Connections that it has not taken yet, each with the pass that goes back when it is gone. Not in the commands, so
+    /// that they can go to another worker when this one is stuck.
+    pub(crate) inbox: Mutex<VecDeque<(Socket, Pass)>>,
     ids: RequestIds,
     /// Connections handed to this worker that are not gone yet.
     pub(crate) open: AtomicUsize,
@@ -76,9 +82,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(index: usize, pipeline: Arc<Pipeline>) -> Self {
+    pub(crate) fn new(index: usize, pipeline: Arc<Pipeline>, watch: Arc<Watch>) -> Self {
         Self {
             pipeline,
+            watch,
+            inbox: Mutex::default(),
             ids: RequestIds::new(index),
             open: AtomicUsize::new(0),
             state: AtomicU8::new(OPEN),
@@ -86,6 +94,10 @@ impl Shared {
             began: Instant::now(),
             idle: Notify::new(),
         }
+    }
+
+    pub(crate) fn inbox(&self) -> std::sync::MutexGuard<'_, VecDeque<(Socket, Pass)>> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wakers(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Seated>> {
@@ -180,26 +192,34 @@ pub(crate) async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiv
                     let _ = done.send(shared.drain(time).await);
                 });
             }
-            Command::Serve(socket, pass) => {
+            Command::Serve => {
                 next += 1;
-                let guard = Guard { shared: shared.clone(), key: next, _pass: pass };
-                match socket {
-                    Socket::Tcp { stream, proxy_protocol, tls } => {
-                        let connection = Connection::new(stream.peer_addr().ok(), stream.local_addr().ok(), false);
-                        let Ok(stream) = TcpStream::from_std(stream) else { continue };
-                        match tls {
-                            None if !proxy_protocol && !shared.pipeline.limits.http2.cleartext => {
-                                tokio::spawn(serve(stream, connection, guard));
-                            }
-                            tls => _ = tokio::spawn(serve_tcp(stream, connection, proxy_protocol, tls, guard)),
-                        }
-                    }
-                    Socket::Unix(stream) => {
-                        let Ok(stream) = tokio::net::UnixStream::from_std(stream) else { continue };
-                        tokio::spawn(serve(stream, Connection::new(None, None, false), guard));
-                    }
-                }
+                // The connection stays in the inbox until this worker really gets to it.
+                let (shared, key) = (shared.clone(), next);
+                tokio::spawn(async move { take(&shared, key) });
             }
+        }
+    }
+}
+
+/// Begins to serve the next connection of the inbox, if no other worker has taken it.
+fn take(shared: &Arc<Shared>, key: u64) {
+    let Some((socket, pass)) = shared.inbox().pop_front() else { return };
+    let guard = Guard { shared: shared.clone(), key, _pass: pass };
+    match socket {
+        Socket::Tcp { stream, proxy_protocol, tls } => {
+            let connection = Connection::new(stream.peer_addr().ok(), stream.local_addr().ok(), false);
+            let Ok(stream) = TcpStream::from_std(stream) else { return };
+            match tls {
+                None if !proxy_protocol && !shared.pipeline.limits.http2.cleartext => {
+                    tokio::spawn(serve(stream, connection, guard));
+                }
+                tls => _ = tokio::spawn(serve_tcp(stream, connection, proxy_protocol, tls, guard)),
+            }
+        }
+        Socket::Unix(stream) => {
+            let Ok(stream) = tokio::net::UnixStream::from_std(stream) else { return };
+            tokio::spawn(serve(stream, Connection::new(None, None, false), guard));
         }
     }
 }

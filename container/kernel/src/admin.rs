@@ -4,9 +4,9 @@ use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Refusal;
 use crate::launch::Kind;
 use crate::lifecycle::State;
+use crate::{AppCounters, Refusal};
 
 /// One generation of an application, for people to read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,70 @@ pub struct GenerationStatus {
     pub live_bytes: Option<u64>,
     /// What keeps it in memory, when it is held.
     pub held_by: Vec<String>,
+}
+
+/// What an application takes of its share.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Load {
+    /// Requests begun and not ended.
+    pub in_flight: u64,
+    /// Requests that wait for their turn.
+    pub queued: u64,
+    /// Requests answered with 503 because too many came, since the start of the container.
+    pub rejected_busy: u64,
+    /// The same, because it held more than its memory budget.
+    pub rejected_memory: u64,
+    /// The same, because none of its own threads came back from a poll.
+    pub rejected_stuck: u64,
+    /// Polls that took longer than `slow_poll`.
+    pub slow_polls: u64,
+    /// Polls that have not come back for a long time.
+    pub stuck_polls: u64,
+    /// Whether it is polled on threads of its own.
+    pub own_threads: bool,
+    /// Whether it holds more than its memory budget now.
+    pub over_memory_budget: bool,
+    /// Seconds that threads were in its polls, as sampled.
+    pub busy_seconds: f64,
+}
+
+impl Load {
+    /// As counted.
+    pub fn of(counters: &AppCounters) -> Self {
+        let fairness = &counters.fairness;
+        let [rejected_busy, rejected_memory, rejected_stuck] = fairness.rejected();
+        Self {
+            in_flight: counters.in_flight(),
+            queued: fairness.queued(),
+            rejected_busy,
+            rejected_memory,
+            rejected_stuck,
+            slow_polls: fairness.slow_polls(),
+            stuck_polls: fairness.stuck_polls(),
+            own_threads: fairness.on_own_threads(),
+            over_memory_budget: fairness.is_over_budget(),
+            busy_seconds: fairness.busy().as_secs_f64(),
+        }
+    }
+
+    /// What of it somebody should know, for people to read; empty where all is well.
+    pub fn notes(&self) -> Vec<String> {
+        let count = |n: u64, what: &str| (n > 0).then(|| format!("{n} {what}"));
+        let say = |yes: bool, what: &str| yes.then(|| what.to_owned());
+        [
+            count(self.queued, "requests wait for their turn"),
+            count(self.rejected_busy, "refused as too many"),
+            count(self.rejected_memory, "refused above the memory budget"),
+            count(self.rejected_stuck, "refused as its threads are stuck"),
+            count(self.stuck_polls, "polls do not come back"),
+            say(self.own_threads, "polled on threads of its own"),
+            say(self.over_memory_budget, "above its memory budget"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
 }
 
 /// What an application is doing as a whole.
@@ -70,6 +134,9 @@ pub struct AppStatus {
     pub state: AppState,
     /// Why the newest file does not run, where it does not.
     pub error: Option<Refusal>,
+    /// What it takes of its share.
+    #[serde(default)]
+    pub load: Load,
     /// Its generations, newest first.
     pub generations: Vec<GenerationStatus>,
 }

@@ -42,6 +42,13 @@ impl Body {
     }
 }
 
+impl Body {
+    /// Whether whoever made it is polled for its content.
+    pub const fn is_stream(&self) -> bool {
+        matches!(self.0, Kind::Stream(_))
+    }
+}
+
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
         if bytes.is_empty() { Self::empty() } else { Self(Kind::Full(bytes)) }

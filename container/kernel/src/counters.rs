@@ -1,10 +1,11 @@
 //! What is counted for each application. The counters outlive a generation: a redeploy goes on with the same ones.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::AppId;
+use crate::fairness::Fairness;
 use crate::per_thread::{Alone, PerThread};
 
 /// Upper bounds of the duration histogram, in seconds.
@@ -19,6 +20,8 @@ const BOUNDS_US: [u64; 12] =
 pub struct AppCounters {
     /// Whose they are.
     pub app: AppId,
+    /// What it may take, and what it takes.
+    pub fairness: Arc<Fairness>,
     sets: PerThread<Counts>,
 }
 
@@ -27,6 +30,10 @@ pub struct AppCounters {
 pub struct Counts {
     /// Whose they are.
     pub app: Arc<AppId>,
+    /// What it may take, and what it takes.
+    pub fairness: Arc<Fairness>,
+    /// Permits that lie with this thread.
+    pub(crate) free: AtomicI64,
     classes: [AtomicU64; 5],
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -42,9 +49,11 @@ pub struct Counts {
 pub type LocalCounts = Arc<Alone<Counts>>;
 
 impl Counts {
-    fn new(app: Arc<AppId>) -> Self {
+    fn new(app: Arc<AppId>, fairness: Arc<Fairness>) -> Self {
         Self {
             app,
+            fairness,
+            free: AtomicI64::new(0),
             classes: Default::default(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -93,12 +102,18 @@ impl AppCounters {
     /// Counters at zero.
     pub fn new(app: AppId) -> Self {
         let shared = Arc::new(app.clone());
-        Self { app, sets: PerThread::new(|| Counts::new(shared.clone())) }
+        let fairness = Arc::new(Fairness::default());
+        Self { app, sets: PerThread::new(|| Counts::new(shared.clone(), fairness.clone())), fairness }
     }
 
     /// This thread's set.
     pub fn local(&self) -> &LocalCounts {
         self.sets.local()
+    }
+
+    /// All sets.
+    pub(crate) fn sets(&self) -> impl Iterator<Item = &Counts> {
+        self.sets.iter()
     }
 
     fn sum(&self, of: impl Fn(&Counts) -> &AtomicU64) -> u64 {

@@ -131,6 +131,11 @@ pub trait Endpoint: Send + Sync + 'static {
     /// Answers one request.
     fn call(&self, exchange: Exchange) -> ResponseFuture;
 
+    /// Memory that its code holds now, in bytes, where that is known.
+    fn live_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// The version of the application in which this request's session began. Asked only where several versions serve one
     /// context.
     fn session_version(&self, request: &http::Request<Body>) -> Option<Version> {

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::fairness::Share;
 use crate::options::SessionSettings;
 mod protect;
 mod tls;
@@ -105,6 +106,7 @@ impl Settings {
             ("server.workers", self.server.workers),
             ("deploy.runtime_threads", Some(self.deploy.runtime_threads)),
             ("deploy.blocking_threads", Some(self.deploy.blocking_threads)),
+            ("deploy.max_requests", Some(self.deploy.max_requests)),
         ] {
             if value == Some(0) {
                 return Err((key.into(), "must be at least 1".into()));
@@ -113,8 +115,12 @@ impl Settings {
         if let Err((key, what)) = self.session.check() {
             return Err((format!("session.{key}"), what));
         }
-        if self.deploy.poll_interval.is_zero() {
-            return Err(("deploy.poll_interval".into(), "must be longer than nothing".into()));
+        for (key, time) in
+            [("deploy.poll_interval", self.deploy.poll_interval), ("deploy.slow_poll", self.deploy.slow_poll)]
+        {
+            if time.is_zero() {
+                return Err((key.into(), "must be longer than nothing".into()));
+            }
         }
         let secure = self.server.listen.iter().find(|l| matches!(l, Listen::Tls(_)));
         if let Some(secure) = secure
@@ -283,10 +289,40 @@ pub struct Deploy {
     pub runtime_threads: usize,
     /// Threads for the blocking servlets of each module, at most. Default 16.
     pub blocking_threads: usize,
+    /// Requests that each application answers at a time. Default 4000.
+    pub max_requests: usize,
+    /// Requests of each application that may wait beyond those; the next one is answered with 503. Default 1000.
+    pub max_queued: usize,
+    /// How long each may wait, before it is answered with 503. Default `"5s"`.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub queue_timeout: Duration,
+    /// Bytes that a module may hold before new requests are answered with 503; 0 is no budget. Default 0.
+    pub memory_budget: u64,
+    /// How long one poll of an application may keep a worker. Three that take longer, or one that takes far longer, and the
+    /// application is polled on threads of its own. Default `"100ms"`.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub slow_poll: Duration,
+}
+
+impl Deploy {
+    /// What an application may take that says nothing of it.
+    pub fn share(&self) -> Share {
+        Share {
+            max_requests: self.max_requests,
+            max_queued: self.max_queued,
+            queue_timeout: self.queue_timeout,
+            memory_budget: self.memory_budget,
+            slow_poll: self.slow_poll,
+            ..Share::default()
+        }
+    }
 }
 
 impl Default for Deploy {
     fn default() -> Self {
+        let share = Share::default();
         Self {
             dir: "deploy".into(),
             poll_interval: Duration::from_secs(5),
@@ -298,6 +334,11 @@ impl Default for Deploy {
             retire_old_versions: false,
             runtime_threads: 1,
             blocking_threads: 16,
+            max_requests: share.max_requests,
+            max_queued: share.max_queued,
+            queue_timeout: share.queue_timeout,
+            memory_budget: share.memory_budget,
+            slow_poll: share.slow_poll,
         }
     }
 }

@@ -31,6 +31,7 @@ impl Recorder {
                 source: String::new(),
                 state: AppState::Serving,
                 error: None,
+                load: wharf_kernel::admin::Load::default(),
                 generations: Vec::new(),
             }),
         }

@@ -9,7 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet,
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use wharf_kernel::counters::DURATION_BUCKETS;
-use wharf_kernel::{AppCounters, AppId, Routes, ServerCounters};
+use wharf_kernel::{AppCounters, AppId, Fairness, Routes, ServerCounters};
 
 /// Media type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -143,6 +143,7 @@ impl Collector for Scrape {
         out.counters("wharf_upgrades", "Connections upgraded", each(AppCounters::upgraded))?;
         out.counters("wharf_request_bytes", "Request content received", each(AppCounters::bytes_in))?;
         out.counters("wharf_response_bytes", "Response content sent", each(AppCounters::bytes_out))?;
+        self.fairness(&mut out, &apps)?;
         {
             let help = "From the head of the request to the end of the response";
             let name = "wharf_request_duration_seconds";
@@ -194,6 +195,31 @@ impl Collector for Scrape {
             out.gauge("process_open_fds", "Open file descriptors of the container", descriptors.count() as u64)?;
         }
         Ok(())
+    }
+}
+
+impl Scrape {
+    /// What the applications take of their shares.
+    fn fairness(&self, out: &mut Families<'_>, apps: &[&Arc<AppCounters>]) -> fmt::Result {
+        let each = |read: fn(&Fairness) -> u64| apps.iter().map(move |app| (labels(&app.app), read(&app.fairness)));
+        out.gauges("wharf_requests_queued", "Requests that wait for their turn", each(Fairness::queued))?;
+        let rejected = apps.iter().flat_map(|app| {
+            let [a, b, c] = labels(&app.app);
+            let reasons = ["busy", "memory", "stuck"].into_iter().zip(app.fairness.rejected());
+            reasons.map(move |(reason, n)| ([a, b, c, ("reason", reason)], n))
+        });
+        out.counters("wharf_requests_rejected", "Requests answered with 503 for the application's share", rejected)?;
+        out.counters("wharf_slow_polls", "Polls that took longer than slow_poll", each(Fairness::slow_polls))?;
+        out.gauges("wharf_stuck_polls", "Polls that have not come back for long", each(Fairness::stuck_polls))?;
+        out.gauges(
+            "wharf_app_own_threads",
+            "1 where it is polled on threads of its own",
+            each(|f| f.on_own_threads().into()),
+        )?;
+        out.gauges("wharf_app_over_memory_budget", "1 where it holds too much", each(|f| f.is_over_budget().into()))?;
+        let help = "How long threads were in polls of the application, as sampled";
+        let busy = |f: &Fairness| u64::try_from(f.busy().as_millis()).unwrap_or(u64::MAX);
+        out.counters("wharf_app_busy_milliseconds", help, each(busy))
     }
 }
 

@@ -1,0 +1,173 @@
+//! One application that saturates its limit, blocks its threads, never comes back from a poll or takes all memory must not
+//! hurt the one beside it.
+
+use std::time::{Duration, Instant};
+
+use wharf_tests::{Answer, Client, Site, Wharf, chameleon, wait};
+
+/// A good application and a bad one, which says so in its TOML file.
+fn neighbours(bad: &str, arguments: &[&str]) -> Wharf {
+    Site::new()
+        .with("deploy/good.so", chameleon("good"))
+        .with("deploy/bad.so", chameleon("bad"))
+        .with("deploy/bad.toml", bad)
+        .start(arguments)
+}
+
+/// Sends requests, each over a connection of its own that stays open, and does not wait for the answers.
+fn begin(wharf: &Wharf, target: &str, count: usize) -> Vec<Client> {
+    let one = |_| {
+        let mut client = wharf.connect();
+        client.write("GET", target, &[], b"").expect("the request is sent");
+        client
+    };
+    (0..count).map(one).collect()
+}
+
+fn answers(clients: Vec<Client>) -> Vec<Answer> {
+    clients.into_iter().map(|mut client| client.read("GET").expect("an answer")).collect()
+}
+
+fn count(answers: &[Answer], status: u16) -> usize {
+    answers.iter().filter(|answer| answer.status == status).count()
+}
+
+fn metric(wharf: &Wharf, line: &str) -> Option<u64> {
+    let text = wharf.admin("GET", "/v1/metrics").text();
+    text.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok())
+}
+
+const BAD: &str = r#"{app="/bad",version="",host="default""#;
+
+#[test]
+fn above_its_limit_requests_wait_and_above_its_queue_they_get_503() {
+    let wharf = neighbours("max_requests = 2\nmax_queued = 2\n", &[]);
+    let held = begin(&wharf, "/bad/wait?millis=1500", 4);
+    wait("two in the queue", || (wharf.app("bad")["load"]["queued"] == 2).then_some(()));
+    let refused = wharf.get("/bad/");
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(wharf.get("/good/").text(), "good");
+    assert!(wharf.cli(&["list"]).out.contains("bad: 2 requests wait for their turn, 1 refused as too many"));
+    assert_eq!(metric(&wharf, &format!("wharf_requests_queued{BAD}}}")), Some(2));
+    assert_eq!(metric(&wharf, &format!("wharf_requests_rejected_total{BAD},reason=\"busy\"}}")), Some(1));
+    assert_eq!(count(&answers(held), 200), 4);
+    assert_eq!(wharf.get("/bad/").text(), "bad");
+}
+
+#[test]
+fn who_waits_too_long_or_goes_away_leaves_the_queue() {
+    let wharf = neighbours("max_requests = 1\nmax_queued = 2\nqueue_timeout = \"200ms\"\n", &[]);
+    let held = begin(&wharf, "/bad/wait?millis=3000", 1);
+    wait("the first", || (wharf.app("bad")["load"]["in_flight"] == 1).then_some(()));
+    let late = wharf.get("/bad/");
+    assert_eq!((late.status, late.header("retry-after")), (503, Some("1")));
+    drop(begin(&wharf, "/bad/wait?millis=3000", 2));
+    wait("an empty queue", || (wharf.app("bad")["load"]["queued"] == 0).then_some(()));
+    // The client goes, and with it what holds the permit.
+    drop(held);
+    wait("a free place", || (wharf.get("/bad/").status == 200).then_some(()));
+}
+
+#[test]
+fn a_full_pool_for_blocking_work_answers_503() {
+    let wharf = neighbours("blocking_threads = 1\n", &[]);
+    let held = begin(&wharf, "/bad/block?millis=100", 40);
+    assert_eq!(wharf.get("/good/").text(), "good");
+    let answers = answers(held);
+    assert_eq!((count(&answers, 200), count(&answers, 503)), (33, 7));
+    assert!(answers.iter().all(|a| a.status == 200 || a.header("retry-after") == Some("1")));
+    assert_eq!(wharf.get("/bad/block?millis=1").text(), "blocked");
+}
+
+#[test]
+fn above_its_memory_budget_new_requests_get_503_until_it_is_redeployed() {
+    let wharf = neighbours("memory_budget = 20000000\n", &[]);
+    assert_eq!(wharf.get("/bad/allocate?bytes=30000000").text(), "allocated");
+    wait("the budget", || (wharf.get("/bad/").status == 503).then_some(()));
+    assert_eq!(wharf.get("/bad/").header("retry-after"), Some("5"));
+    assert_eq!(wharf.get("/good/").text(), "good");
+    assert!(wharf.cli(&["list"]).out.contains("above its memory budget"));
+    assert_eq!(metric(&wharf, &format!("wharf_app_over_memory_budget{BAD}}}")), Some(1));
+    wharf.cli(&["reload", "bad"]);
+    wharf.wait_for("/bad/", "bad");
+}
+
+#[test]
+fn a_poll_that_never_returns_keeps_nobody_else_out() {
+    let wharf = neighbours("", &["--set", "server.workers=1"]);
+    let mut spinning = begin(&wharf, "/bad/spin", 1);
+    wait("the poll", || (wharf.app("bad")["load"]["in_flight"] == 1).then_some(()));
+    // At once, and so handed to the one worker that there is, before anything could be seen of what it is in.
+    let begin_at = Instant::now();
+    let answers = answers(begin(&wharf, "/good/", 20));
+    assert_eq!(count(&answers, 200), 20);
+    assert!(begin_at.elapsed() < Duration::from_secs(5), "{:?}", begin_at.elapsed());
+    let log = wharf.log();
+    let line = log.lines().find(|l| l.contains("has not come back")).expect("a line in the log");
+    for part in ["app=/bad", "target=\"/bad/spin\"", "thread=\"wharf-worker-0\"", "request="] {
+        assert!(line.contains(part), "no {part} in {line}");
+    }
+    assert_eq!(metric(&wharf, &format!("wharf_stuck_polls{BAD}}}")), Some(1));
+    assert!(wharf.cli(&["list"]).out.contains("1 polls do not come back, polled on threads of its own"));
+
+    // Its next requests are polled elsewhere, and its content as well.
+    let threads = wharf.get("/bad/thread").text();
+    assert!(threads.split(' ').all(|t| t.starts_with("own-")), "{threads}");
+    // Held as long as it does not come back, and gone when it does.
+    wharf.put("deploy/bad.so", chameleon("bad2"));
+    wharf.wait_for("/bad/", "bad2");
+    assert_eq!(wharf.get("/good/").text(), "good");
+    spinning.clear();
+}
+
+#[test]
+fn a_stuck_worker_works_on_when_its_poll_returns() {
+    let wharf = neighbours("", &["--set", "server.workers=1"]);
+    let mut kept = wharf.connect();
+    assert_eq!(kept.get("/good/").unwrap().status, 200);
+    let spinning = begin(&wharf, "/bad/spin", 1);
+    wait("the watchdog", || (wharf.app("bad")["load"]["stuck_polls"] == 1).then_some(()));
+    // Twice on threads of their own: both must be ended before it can be unloaded.
+    let stuck = begin(&wharf, "/bad/hog?millis=600", 3);
+    assert_eq!(count(&answers(stuck), 200), 3);
+    kept.write("GET", "/good/", &[], b"").unwrap();
+    assert_eq!(wharf.get("/bad/spin-end").text(), "ended");
+    assert_eq!(kept.read("GET").unwrap().text(), "good");
+    assert_eq!(answers(spinning)[0].text(), "spun");
+    wait("the end of it", || (wharf.app("bad")["load"]["stuck_polls"] == 0).then_some(()));
+    wharf.put("deploy/bad.so", chameleon("bad2"));
+    wharf.wait_for("/bad/", "bad2");
+    wharf.wait_alone("bad");
+    assert!(!wharf.threads().iter().any(|t| t.starts_with("own-")), "{:?}", wharf.threads());
+}
+
+#[test]
+fn polls_that_run_long_move_an_application_to_threads_of_its_own() {
+    let wharf = neighbours("slow_poll = \"60ms\"\n", &[]);
+    wait("the move", || {
+        assert_eq!(wharf.get("/bad/hog?millis=250").text(), "slept");
+        (wharf.app("bad")["load"]["own_threads"] == true).then_some(())
+    });
+    let threads = wharf.get("/bad/thread").text();
+    assert!(threads.split(' ').all(|t| t.starts_with("own-")), "{threads}");
+    assert!(!wharf.get("/good/thread").text().contains("own-"));
+}
+
+#[test]
+fn an_application_can_ask_for_threads_of_its_own() {
+    let wharf = neighbours("threads = \"own\"\n", &["--set", "server.workers=1"]);
+    assert!(wharf.get("/bad/thread").text().starts_with("own-"));
+    let mut kept = wharf.connect();
+    assert_eq!(kept.get("/good/").unwrap().status, 200);
+    // Connections that exist are not touched by any number of polls that do not come back.
+    let _spinning = begin(&wharf, "/bad/spin", 20);
+    let mut more = Vec::new();
+    wait("all its threads to be stuck", || {
+        more.extend(begin(&wharf, "/bad/spin", 1));
+        std::thread::sleep(Duration::from_millis(50));
+        (wharf.app("bad")["load"]["rejected_stuck"].as_u64() > Some(0)).then_some(())
+    });
+    let refused = wharf.get("/bad/");
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("10")));
+    assert_eq!(kept.get("/good/").unwrap().text(), "good");
+}
