@@ -17,9 +17,9 @@ use wharf_kernel::{Body, Endpoint, Exchange, Hold, ResponseFuture};
 
 use super::activity::{Active, Activity};
 use super::balance::{Balancer, hash};
-use super::headers::{self, Facts};
+use super::headers::{self, Facts, Pseudonym};
 use super::member::{Conn, Lost, Member, Turn};
-use super::relay::Relayed;
+use super::relay;
 use super::sticky::{Cookies, cookie_values};
 use super::tunnel::Tunnels;
 
@@ -31,8 +31,7 @@ pub(crate) struct Backends {
     pub(crate) cookies: Option<Cookies>,
     pub(crate) budget: TpsBudget,
     pub(crate) tunnels: Tunnels,
-    /// Our name in Via.
-    pub(crate) pseudonym: String,
+    pub(crate) pseudonym: Pseudonym,
     pub(crate) app: String,
 }
 
@@ -51,7 +50,7 @@ struct Outgoing {
     method: Method,
     headers: HeaderMap,
     /// Path and query below the backend's base.
-    target: String,
+    target: Bytes,
     body: Content,
 }
 
@@ -100,7 +99,10 @@ impl Backends {
         let context = path.context.as_str();
         let inner = if self.options.strip_context { &path.encoded[context.len()..] } else { &path.encoded };
         let query = request.uri().query();
-        let target = format!("{inner}{}{}", if query.is_some() { "?" } else { "" }, query.unwrap_or_default());
+        let target = match query {
+            None => Bytes::copy_from_slice(inner.as_bytes()),
+            Some(query) => Bytes::from(format!("{inner}?{query}")),
+        };
         let (head, body) = request.into_parts();
         let mut fields = head.headers;
         let facts = Facts {
@@ -166,8 +168,8 @@ impl Backends {
             head.headers.append(SET_COOKIE, cookie);
         }
         let held = (member, conn, turn);
-        let body = Relayed::new(incoming, held, self.options.idle_timeout, deadline, lease.held_for(Hold::Body));
-        Response::from_parts(head, Body::new(body))
+        let body = relay::body(incoming, held, self.options.idle_timeout, deadline, lease.held_for(Hold::Body)).await;
+        Response::from_parts(head, body)
     }
 
     /// What the policy `hash` looks at.
@@ -211,10 +213,10 @@ impl Backends {
                 last.what.push_str("; the budget for second tries is used up");
                 break;
             }
-            tried.push(at);
             match self.one_try(&self.members[at], out).await {
                 Ok(reply) => return Ok(reply),
                 Err(failure) if failure.again => {
+                    tried.push(at);
                     tracing::debug!(request = id, app = self.app, "{}; trying another backend", failure.what);
                     last = failure;
                 }
@@ -237,6 +239,7 @@ impl Backends {
         let idempotent = out.method.is_idempotent();
         let limit = self.options.first_byte_timeout;
         let mut request: Option<Request<Body>> = None;
+        let mut activity = None;
         let mut fresh = false;
         loop {
             let mut conn = match member.connect(fresh).await {
@@ -252,19 +255,17 @@ impl Backends {
                     return Err(fail(StatusCode::SERVICE_UNAVAILABLE, error.to_string(), true));
                 }
             };
-            let activity = Activity::begin();
             let ready = match request.take() {
                 Some(request) => request,
-                None => self.request(member, out, &activity),
+                None => self.request(member, out, &mut activity),
             };
             let began = std::time::Instant::now();
-            let streams = matches!(out.body, Content::Stream(_));
             let mut timer = conn.take_timer(limit);
             let sent = tokio::select! {
                 biased;
                 sent = conn.send(ready) => sent,
                 // A body on its way puts it off, piece by piece.
-                () = async { timer.as_mut().await; if streams { activity.stalled(limit).await } } => {
+                () = async { timer.as_mut().await; if let Some(activity) = &activity { activity.stalled(limit).await } } => {
                     let what = format!("no response in {limit:?}");
                     self.failed(member, &what, true);
                     let again = idempotent && matches!(out.body, Content::Whole(_));
@@ -323,13 +324,14 @@ impl Backends {
     }
 
     /// The request for this backend.
-    fn request(&self, member: &Member, out: &mut Outgoing, activity: &Activity) -> Request<Body> {
+    fn request(&self, member: &Member, out: &mut Outgoing, activity: &mut Option<Activity>) -> Request<Body> {
         let target = &member.connector.target;
-        let (body, mut fields) = match &mut out.body {
-            Content::Whole(bytes) => (Body::from(bytes.clone()), out.headers.clone()),
+        let mut fields = out.headers.clone();
+        let body = match &mut out.body {
+            Content::Whole(bytes) => Body::from(bytes.clone()),
             Content::Stream(body) => {
                 let inner = body.take().unwrap_or_default();
-                (Body::new(Active { inner, activity: activity.clone() }), out.headers.clone())
+                Body::new(Active { inner, activity: activity.insert(Activity::begin()).clone() })
             }
         };
         match &self.options.host {
@@ -337,13 +339,14 @@ impl Backends {
             HostHeader::Client | HostHeader::Backend => _ = fields.insert(HOST, target.host.clone()),
             HostHeader::Name(name) => _ = fields.insert(HOST, name.clone()),
         }
-        let path = format!("{}{}", target.base, out.target);
+        let path = if target.base.is_empty() { out.target.clone() } else { join(&target.base, &out.target) };
         let uri = match self.options.protocol {
-            Protocol::H1 => path.parse::<Uri>(),
+            Protocol::H1 => Uri::from_maybe_shared(path),
             Protocol::H2 => {
                 let host = fields.remove(HOST).unwrap_or_else(|| target.host.clone());
                 let scheme = if target.secure { "https" } else { "http" };
-                format!("{scheme}://{}{path}", host.to_str().unwrap_or("localhost")).parse()
+                let base = format!("{scheme}://{}", host.to_str().unwrap_or("localhost"));
+                Uri::from_maybe_shared(join(&base, &path))
             }
         };
         let mut request = Request::new(body);
@@ -352,6 +355,10 @@ impl Backends {
         *request.headers_mut() = fields;
         request
     }
+}
+
+fn join(base: &str, target: &[u8]) -> Bytes {
+    [base.as_bytes(), target].concat().into()
 }
 
 /// An error with its causes.

@@ -1,8 +1,10 @@
 //! The header fields of a request on its way to a backend and of a response on its way back (RFC 9110, 7.6; RFC 7239).
 
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HeaderMap, HeaderName, HeaderValue, UPGRADE, VIA};
+use bytes::BytesMut;
+use http::header::{CONNECTION, FORWARDED, HeaderMap, HeaderName, HeaderValue, UPGRADE, VIA};
 use http::{Method, Version};
 use wharf_kernel::Connection;
 
@@ -16,6 +18,24 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What is between two neighbours only.
 const HOP_BY_HOP: [&str; 7] =
     ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
+
+/// What no backend gets from a client. The body is framed anew, from what was read of it. The X- ones have no lists to
+/// continue: nobody but us says them.
+const NOT_FORWARDED: [&str; 10] = [
+    "content-length",
+    "expect",
+    "proxy-authorization",
+    "x-forwarded-port",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-forwarded-scheme",
+    "x-forwarded-prefix",
+    "x-original-url",
+    "x-rewrite-url",
+];
+
+/// What only a trusted proxy may have begun.
+const CONTINUED: [&str; 4] = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"];
 
 /// What a Connection field may not take away: the message would mean something else without it.
 const END_TO_END: &[&str] = &[
@@ -68,6 +88,12 @@ const MAX_HOPS: usize = 16;
 
 /// Removes what concerns the neighbour alone, and what it names as such.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    remove_named(headers);
+    remove_where(headers, |name| HOP_BY_HOP.contains(&name));
+}
+
+/// Removes what a Connection field names.
+fn remove_named(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
             .filter_map(|name| name.parse().ok())
@@ -79,7 +105,13 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
             .collect();
         named.iter().for_each(|name| _ = headers.remove(name));
     }
-    HOP_BY_HOP.iter().for_each(|name| _ = headers.remove(*name));
+}
+
+/// Removes all fields whose name is meant. Most messages have few fields, so looking at each is less work than looking up
+/// everything that there might be.
+fn remove_where(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
+    let meant: Vec<HeaderName> = headers.keys().filter(|name| is_meant(name.as_str())).cloned().collect();
+    meant.iter().for_each(|name| _ = headers.remove(name));
 }
 
 /// The elements of a field that is a list.
@@ -100,36 +132,49 @@ pub(crate) fn asks_upgrade(method: &Method, version: Version, headers: &HeaderMa
 }
 
 /// Whether a request has been here already, or went through too many others.
-pub(crate) fn is_loop(headers: &HeaderMap, pseudonym: &str) -> bool {
+pub(crate) fn is_loop(headers: &HeaderMap, pseudonym: &Pseudonym) -> bool {
     if !headers.contains_key(VIA) {
         return false;
     }
-    let ours = |hop: &str| hop.split_ascii_whitespace().nth(1) == Some(pseudonym);
+    let ours = |hop: &str| hop.split_ascii_whitespace().nth(1) == Some(&pseudonym.name);
     tokens(headers, &VIA).any(ours) || tokens(headers, &VIA).count() >= MAX_HOPS
 }
 
-fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    let joined = match headers.get(&name) {
-        None => HeaderValue::from_str(value),
-        Some(_) => {
-            let before: Vec<&str> = tokens(headers, &name).collect();
-            HeaderValue::from_str(&format!("{}, {value}", before.join(", ")))
-        }
-    };
-    if let Ok(joined) = joined {
-        headers.insert(name, joined);
+/// Adds to a list. No value is one that can't be in a field.
+fn append(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    let Some(mut value) = value else { return };
+    if headers.contains_key(&name) {
+        let before: Vec<&str> = tokens(headers, &name).collect();
+        let joined = format!("{}, {}", before.join(", "), value.to_str().unwrap_or_default());
+        let Ok(joined) = HeaderValue::from_str(&joined) else { return };
+        value = joined;
     }
+    headers.insert(name, value);
 }
 
-/// Adds us to the Via of a message.
-pub(crate) fn add_via(headers: &mut HeaderMap, version: Version, pseudonym: &str) {
-    let version = match version {
-        Version::HTTP_09 | Version::HTTP_10 => "1.0",
-        Version::HTTP_2 => "2",
-        Version::HTTP_3 => "3",
-        _ => "1.1",
-    };
-    append(headers, VIA, &format!("{version} {pseudonym}"));
+/// Our name in Via.
+#[derive(Debug)]
+pub(crate) struct Pseudonym {
+    name: String,
+    /// The field for a message that came over HTTP/1.1.
+    usual: Option<HeaderValue>,
+}
+
+impl Pseudonym {
+    pub(crate) fn new(name: String) -> Self {
+        Self { usual: HeaderValue::from_str(&format!("1.1 {name}")).ok(), name }
+    }
+
+    /// Adds us to the Via of a message.
+    pub(crate) fn add_via(&self, headers: &mut HeaderMap, version: Version) {
+        let version = match version {
+            Version::HTTP_09 | Version::HTTP_10 => "1.0",
+            Version::HTTP_2 => "2",
+            Version::HTTP_3 => "3",
+            _ => return append(headers, VIA, self.usual.clone()),
+        };
+        append(headers, VIA, HeaderValue::from_str(&format!("{version} {}", self.name)).ok());
+    }
 }
 
 /// What a request tells a backend about where it came from.
@@ -141,91 +186,96 @@ pub(crate) struct Facts<'a> {
     pub(crate) prefix: &'a str,
     pub(crate) id: &'a str,
     pub(crate) version: Version,
-    pub(crate) pseudonym: &'a str,
+    pub(crate) pseudonym: &'a Pseudonym,
+}
+
+/// An address, or that it is not known.
+struct Ip(Option<IpAddr>);
+
+impl fmt::Display for Ip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("unknown"),
+            Some(ip) => ip.fmt(f),
+        }
+    }
+}
+
+/// The values of new fields, in one piece of memory: to make and to copy each for itself costs more than to write it.
+struct Text(BytesMut);
+
+impl Text {
+    /// `None` for what can't be in a field.
+    fn value(&mut self, value: fmt::Arguments<'_>) -> Option<HeaderValue> {
+        self.0.write_fmt(value).ok()?;
+        HeaderValue::from_maybe_shared(self.0.split().freeze()).ok()
+    }
 }
 
 /// Makes the fields of a request those that a backend gets. What an untrusted client says of itself is replaced.
 pub(crate) fn outgoing(headers: &mut HeaderMap, facts: &Facts<'_>, upgrade: Option<&HeaderValue>) {
-    remove_hop_by_hop(headers);
-    // The body is framed anew, from what was read of it.
-    headers.remove(CONTENT_LENGTH);
-    headers.remove(EXPECT);
-    headers.remove("proxy-authorization");
-    remove_lookalikes(headers);
+    remove_named(headers);
     let connection = facts.connection;
-    if !connection.trusted {
-        for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, FORWARDED] {
-            headers.remove(name);
-        }
-    }
-    // These have no lists to continue: nobody but us says them.
-    for name in ["x-forwarded-port", "x-forwarded-server", "x-forwarded-ssl", "x-forwarded-scheme", "x-original-url"] {
-        headers.remove(name);
-    }
-    headers.remove("x-rewrite-url");
-    headers.remove(X_FORWARDED_PREFIX);
+    remove_where(headers, |name| {
+        HOP_BY_HOP.contains(&name)
+            || NOT_FORWARDED.contains(&name)
+            || (!connection.trusted && CONTINUED.contains(&name))
+            || is_lookalike(name)
+    });
+    headers.reserve(8);
+    let mut text = Text(BytesMut::with_capacity(256));
     let from = if connection.trusted { connection.peer } else { connection.remote };
     let proto = if connection.secure { "https" } else { "http" };
     let ip = from.map(|a: SocketAddr| a.ip().to_canonical());
-    append(headers, X_FORWARDED_FOR, &ip.map_or_else(|| "unknown".to_owned(), |ip| ip.to_string()));
-    let node = match ip {
-        None => "unknown".to_owned(),
-        Some(IpAddr::V4(ip)) => ip.to_string(),
-        Some(IpAddr::V6(ip)) => format!("\"[{ip}]\""),
-    };
-    let host = if facts.authority.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
-        facts.authority.to_owned()
+    let for_ip = text.value(format_args!("{}", Ip(ip)));
+    append(headers, X_FORWARDED_FOR, for_ip);
+    let quote = if matches!(ip, Some(IpAddr::V6(_))) { ("\"[", "]\"") } else { ("", "") };
+    let node = format_args!("for={}{}{}", quote.0, Ip(ip), quote.1);
+    let host = facts.authority;
+    let forwarded = if host.is_empty() {
+        text.value(format_args!("{node};proto={proto}"))
+    } else if host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
+        text.value(format_args!("{node};host={host};proto={proto}"))
     } else {
-        format!("\"{}\"", facts.authority.replace(['"', '\\'], ""))
+        text.value(format_args!("{node};host=\"{}\";proto={proto}", host.replace(['"', '\\'], "")))
     };
-    let host = if facts.authority.is_empty() { String::new() } else { format!(";host={host}") };
-    append(headers, FORWARDED, &format!("for={node}{host};proto={proto}"));
-    let mut set = |name: HeaderName, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
+    append(headers, FORWARDED, forwarded);
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+    let mut set = |name: HeaderName, value: std::fmt::Arguments<'_>| {
+        if let Some(value) = text.value(value) {
             headers.insert(name, value);
         }
     };
-    set(X_FORWARDED_PROTO, proto);
-    set(X_REAL_IP, &connection.remote.map_or_else(|| "unknown".into(), |a| a.ip().to_canonical().to_string()));
-    set(X_REQUEST_ID, facts.id);
+    set(X_REAL_IP, format_args!("{}", Ip(connection.remote.map(|a| a.ip().to_canonical()))));
+    set(X_REQUEST_ID, format_args!("{}", facts.id));
     if !facts.prefix.is_empty() {
-        set(X_FORWARDED_PREFIX, facts.prefix);
+        set(X_FORWARDED_PREFIX, format_args!("{}", facts.prefix));
     }
     if !(connection.trusted && headers.contains_key(X_FORWARDED_HOST))
-        && let Ok(value) = HeaderValue::from_str(facts.authority)
+        && let Some(value) = text.value(format_args!("{host}"))
     {
         headers.insert(X_FORWARDED_HOST, value);
     }
-    add_via(headers, facts.version, facts.pseudonym);
+    facts.pseudonym.add_via(headers, facts.version);
     if let Some(upgrade) = upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, upgrade.clone());
     }
 }
 
-/// Names with an underscore that many backends take for one of ours.
-fn remove_lookalikes(headers: &mut HeaderMap) {
-    if headers.keys().any(|n| n.as_str().contains('_')) {
-        let alike: Vec<HeaderName> = headers
-            .keys()
-            .filter(|n| {
-                let name = n.as_str().replace('_', "-");
-                n.as_str().contains('_')
-                    && (name.starts_with("x-forwarded-")
-                        || END_TO_END.contains(&&*name)
-                        || HOP_BY_HOP.contains(&&*name))
-            })
-            .cloned()
-            .collect();
-        alike.iter().for_each(|name| _ = headers.remove(name));
+/// Whether many backends take this name with an underscore for one of ours.
+fn is_lookalike(name: &str) -> bool {
+    name.contains('_') && {
+        let name = name.replace('_', "-");
+        name.starts_with("x-forwarded-") || END_TO_END.contains(&&*name) || HOP_BY_HOP.contains(&&*name)
     }
 }
 
 /// Makes the fields of a response those that the client gets.
-pub(crate) fn incoming(headers: &mut HeaderMap, version: Version, pseudonym: &str, upgraded: bool) {
+pub(crate) fn incoming(headers: &mut HeaderMap, version: Version, pseudonym: &Pseudonym, upgraded: bool) {
     let upgrade = headers.get(UPGRADE).filter(|_| upgraded).cloned();
     remove_hop_by_hop(headers);
-    add_via(headers, version, pseudonym);
+    pseudonym.add_via(headers, version);
     if let Some(upgrade) = upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, upgrade);
@@ -254,7 +304,7 @@ mod tests {
             prefix: "/shop",
             id: "7",
             version: Version::HTTP_11,
-            pseudonym: "wharf-x",
+            pseudonym: &Pseudonym::new("wharf-x".into()),
         };
         outgoing(&mut headers, &facts, None);
         headers
@@ -322,12 +372,13 @@ mod tests {
 
     #[test]
     fn loops_are_seen() {
-        assert!(is_loop(&map(&[("via", "1.1 edge, 1.1 wharf-x")]), "wharf-x"));
-        assert!(!is_loop(&map(&[("via", "1.1 wharf-y")]), "wharf-x"));
+        let us = Pseudonym::new("wharf-x".into());
+        assert!(is_loop(&map(&[("via", "1.1 edge, 1.1 wharf-x")]), &us));
+        assert!(!is_loop(&map(&[("via", "1.1 wharf-y")]), &us));
         let long = vec!["1.1 a"; MAX_HOPS].join(",");
         let mut headers = HeaderMap::new();
         headers.insert(VIA, long.parse().unwrap());
-        assert!(is_loop(&headers, "wharf-x"));
+        assert!(is_loop(&headers, &us));
     }
 
     #[test]

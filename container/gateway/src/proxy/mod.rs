@@ -257,7 +257,7 @@ impl Launcher for Proxy {
             let key = sticky.secret.as_ref().map_or(&self.0.secret[..], |s| s.as_bytes());
             Cookies::new(&sticky.cookie, plan.id.path.as_str(), key)
         });
-        let pseudonym = format!("wharf-{:016x}", hash(&(self.0.secret, app.as_str())));
+        let pseudonym = headers::Pseudonym::new(format!("wharf-{:016x}", hash(&(self.0.secret, app.as_str()))));
         let budget = endpoint::budget(&options);
         let backends = Backends { options, members, balancer, cookies, budget, tunnels, pseudonym, app };
         Ok(Generation::new(description, Arc::new(Front(Arc::new(backends))), stop))

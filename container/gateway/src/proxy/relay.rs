@@ -1,5 +1,6 @@
 //! The body of a backend's response on its way to the client. When it was read to its end, the connection is kept.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,15 +10,50 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
-use wharf_kernel::{BoxError, Lease};
+use wharf_kernel::{Body, BoxError, Lease};
 
 use super::member::{Conn, Member, Turn};
 
+/// What is held for a response until its end.
+type Held = (Arc<Member>, Conn, Turn);
+
+/// The body of a response. What came together with the head is most often all of it: then nothing is held any more.
+pub(crate) async fn body(
+    mut incoming: Incoming,
+    held: Held,
+    idle: Duration,
+    deadline: Option<Instant>,
+    lease: Lease,
+) -> Body {
+    let mut first = None;
+    if !incoming.is_end_stream() {
+        // Once, without waiting.
+        let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut incoming).poll_frame(cx))).await;
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) if incoming.is_end_stream() => {
+                    let (member, conn, _turn) = held;
+                    member.give_back(conn);
+                    return Body::from(data);
+                }
+                Ok(data) => first = Some(Ok(Frame::data(data))),
+                Err(trailers) => first = Some(Ok(trailers)),
+            },
+            Poll::Ready(Some(Err(error))) => first = Some(Err(error.into())),
+            // Ended, or there is nothing yet: both are seen again.
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+    }
+    Body::new(Relayed::new(incoming, first, held, idle, deadline, lease))
+}
+
 /// See the module.
-pub(crate) struct Relayed {
+struct Relayed {
     incoming: Incoming,
+    /// What was read before the body was asked for.
+    first: Option<Result<Frame<Bytes>, BoxError>>,
     /// Until the end.
-    held: Option<(Arc<Member>, Conn, Turn)>,
+    held: Option<Held>,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -25,15 +61,16 @@ pub(crate) struct Relayed {
 }
 
 impl Relayed {
-    pub(crate) fn new(
+    fn new(
         incoming: Incoming,
-        held: (Arc<Member>, Conn, Turn),
+        first: Option<Result<Frame<Bytes>, BoxError>>,
+        held: Held,
         idle: Duration,
         deadline: Option<Instant>,
         lease: Lease,
     ) -> Self {
         let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
-        let mut this = Self { incoming, held: Some(held), idle, timer: None, deadline, _lease: lease };
+        let mut this = Self { incoming, first, held: Some(held), idle, timer: None, deadline, _lease: lease };
         this.end_if_done();
         this
     }
@@ -53,6 +90,12 @@ impl HttpBody for Relayed {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        if let Some(first) = this.first.take() {
+            if first.is_err() {
+                this.held = None;
+            }
+            return Poll::Ready(Some(first));
+        }
         if this.deadline.as_mut().is_some_and(|d| d.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(Some(Err("the response took longer than proxy.total_timeout".into())));
         }
@@ -83,10 +126,18 @@ impl HttpBody for Relayed {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.first.is_none() && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let rest = self.incoming.size_hint();
+        let first = match &self.first {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len) as u64,
+            _ => 0,
+        };
+        let mut all = SizeHint::new();
+        all.set_lower(rest.lower() + first);
+        rest.upper().into_iter().for_each(|upper| all.set_upper(upper + first));
+        all
     }
 }
