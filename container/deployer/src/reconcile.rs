@@ -309,6 +309,7 @@ impl Deployer {
             gate: ready.launched.gate().clone(),
             endpoint: ready.launched.endpoint(),
             servlets: ready.servlets,
+            guard: None,
             counters,
             suspended: false,
         }));
@@ -348,6 +349,7 @@ impl Deployer {
                     gate,
                     endpoint: Arc::new(Stopped),
                     servlets: None,
+                    guard: None,
                     counters,
                     suspended: true,
                 }));

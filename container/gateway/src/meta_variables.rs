@@ -241,7 +241,7 @@ mod tests {
     fn variables(given: Given) -> BTreeMap<String, String> {
         let mut request = given.request.body(()).unwrap();
         if let Some(user) = given.user {
-            request.extensions_mut().insert(Authenticated { user: user.into(), scheme: Arc::from("Basic") });
+            request.extensions_mut().insert(Authenticated::new(user, "Basic", []));
         }
         let (head, ()) = request.into_parts();
         let local = given.remote.map(|_| "198.51.100.7:8080".parse().unwrap());

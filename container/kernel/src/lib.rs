@@ -10,6 +10,7 @@ pub mod body;
 pub mod counters;
 pub mod drain;
 pub mod endpoint;
+pub mod guard;
 pub mod launch;
 pub mod lease;
 pub mod lifecycle;
