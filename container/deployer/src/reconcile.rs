@@ -228,7 +228,7 @@ impl Deployer {
         };
         let file_print = Print::of(&spec.source).ok().filter(|_| spec.kind == Kind::Module && spec.folder.is_none());
         let keep = file_print.map(|print| (Kept::new(&config.state_dir, name), print, config.keep_versions));
-        let job = Job { plan, health: spec.toml.health.clone(), keep };
+        let job = Job { guards: config.guards.clone(), plan, health: spec.toml.health.clone(), keep };
         let generation = Generation::new(name.to_owned(), spec.id, number);
         let launcher = self.launchers.iter().find(|(k, _)| *k == spec.kind).map(|(_, l)| l.clone());
         let (sender, owner) = (self.sender(), name.to_owned());
@@ -309,7 +309,7 @@ impl Deployer {
             gate: ready.launched.gate().clone(),
             endpoint: ready.launched.endpoint(),
             servlets: ready.servlets,
-            guard: None,
+            guard: ready.guard,
             counters,
             suspended: false,
         }));

@@ -14,7 +14,7 @@ use http::{Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
-use wharf_kernel::{AccessRecord, AccessSink, Body, Connection, ResponseFuture, Routes, ServerCounters};
+use wharf_kernel::{AccessRecord, AccessSink, Authenticated, Body, Connection, ResponseFuture, Routes, ServerCounters};
 
 use crate::clock::{Slot, Stream};
 use crate::dispatch::{Dispatched, dispatch};
@@ -155,6 +155,9 @@ impl Pipeline {
         if let Some(progress) = &tail.received {
             this.blame_client(&mut response, progress, asked, id);
         }
+        if let (Some(user), Some(record)) = (response.extensions_mut().remove::<Authenticated>(), &mut tail.record) {
+            record.user = Some(user.user);
+        }
         response::finish(&mut response, asked, id);
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if asked.chunked && !this.limits.keep_alive_after_chunked && !upgraded {
@@ -242,6 +245,7 @@ fn record<B>(request: &Request<B>, connection: &Connection, id: &Arc<str>) -> Ac
         duration: Duration::ZERO,
         referer: header(REFERER),
         user_agent: header(USER_AGENT),
+        user: None,
         id: id.clone(),
         app: None,
         aborted: false,
