@@ -15,7 +15,9 @@ pub(crate) fn passwd(global: &Global, args: &PasswdArgs) -> Result<ExitCode, Fai
     let there = path.try_exists().map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
     let mut users = match there {
         true => Users::read(path).map_err(Failure::failed)?,
-        false if args.list || args.delete => return Err(Failure::failed(format!("{}: there is no such file", path.display()))),
+        false if args.list || args.delete => {
+            return Err(Failure::failed(format!("{}: there is no such file", path.display())));
+        }
         false => Users::default(),
     };
     let Some(user) = &args.user else {

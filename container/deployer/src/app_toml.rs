@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use wharf_kernel::launch::Kind;
 use wharf_kernel::options::{
-    CgiOptions, Constraint, ErrorPageOptions, FastCgiOptions, FilterOptions, InitValue, Login, Options, ProxyOptions, SecurityOptions, ServletOptions,
-    SessionOptions, WebOptions,
+    CgiOptions, Constraint, ErrorPageOptions, FastCgiOptions, FilterOptions, InitValue, Login, Options, ProxyOptions,
+    SecurityOptions, ServletOptions, SessionOptions, WebOptions,
 };
 use wharf_kernel::toml_error;
 

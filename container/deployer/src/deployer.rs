@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use wharf_kernel::admin::{AppStatus, OperationError};
-use wharf_kernel::launch::{Kind, Launcher, Retirement};
 use wharf_kernel::guard::Guards;
+use wharf_kernel::launch::{Kind, Launcher, Retirement};
 use wharf_kernel::routes::{HostSpec, Routes};
 use wharf_kernel::{AppCounters, AppId, Refusal};
 

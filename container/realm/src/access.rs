@@ -49,7 +49,10 @@ impl AccessGuard {
         let mut fields = asking.headers.get_all(AUTHORIZATION).iter();
         let field = fields.next();
         if fields.next().is_some() {
-            return Verdict::Refuse(detail(StatusCode::BAD_REQUEST, "The request has more than one Authorization header."));
+            return Verdict::Refuse(detail(
+                StatusCode::BAD_REQUEST,
+                "The request has more than one Authorization header.",
+            ));
         }
         let credentials = field.and_then(|value| value.as_bytes().scheme_and_rest());
         match &self.login {
@@ -177,7 +180,8 @@ fn quoted(text: &str) -> String {
 }
 
 fn unavailable() -> Denied {
-    detail(StatusCode::SERVICE_UNAVAILABLE, "Nobody can sign in at the moment.").with(RETRY_AFTER, seconds(Duration::from_secs(5)))
+    detail(StatusCode::SERVICE_UNAVAILABLE, "Nobody can sign in at the moment.")
+        .with(RETRY_AFTER, seconds(Duration::from_secs(5)))
 }
 
 fn seconds(time: Duration) -> HeaderValue {

@@ -5,7 +5,13 @@ use wharf_kernel::options::{Login, LoginMethod};
 
 use super::*;
 
-fn constraint(patterns: &[&str], methods: &[&str], omissions: &[&str], roles: Option<&[&str]>, tls: bool) -> Constraint {
+fn constraint(
+    patterns: &[&str],
+    methods: &[&str],
+    omissions: &[&str],
+    roles: Option<&[&str]>,
+    tls: bool,
+) -> Constraint {
     let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
     Constraint {
         patterns: own(patterns),
@@ -62,9 +68,7 @@ fn the_example_of_section_13_8_2() {
 
 #[test]
 fn combinations() {
-    let get = |path: &str, all: Vec<Constraint>| {
-        show(Constraints::new(&options(all)).unwrap().decide("GET", path))
-    };
+    let get = |path: &str, all: Vec<Constraint>| show(Constraints::new(&options(all)).unwrap().decide("GET", path));
     let c = |roles: Option<&[&str]>, tls| constraint(&["/a/*"], &[], &[], roles, tls);
     for (all, want) in [
         (vec![c(Some(&["x"]), false), c(Some(&["y"]), false)], "x,y"),
@@ -107,11 +111,8 @@ fn uncovered_methods_are_refused_unless_allowed() {
 fn any_constraint() -> impl Strategy<Value = Constraint> {
     let patterns = prop::sample::subsequence(vec!["/", "/*", "/a", "/a/*", "/a/b/*", "*.x", ""], 1..4);
     let methods = || prop::sample::subsequence(vec!["GET", "POST", "PUT"], 1..3);
-    let about = prop_oneof![
-        Just((vec![], vec![])),
-        methods().prop_map(|m| (m, vec![])),
-        methods().prop_map(|m| (vec![], m)),
-    ];
+    let about =
+        prop_oneof![Just((vec![], vec![])), methods().prop_map(|m| (m, vec![])), methods().prop_map(|m| (vec![], m)),];
     let roles = prop::option::of(prop::sample::subsequence(vec!["x", "y", "**"], 0..3));
     (patterns, about, roles, any::<bool>()).prop_map(|(patterns, (methods, omissions), roles, tls)| {
         constraint(&patterns, &methods, &omissions, roles.as_deref(), tls)

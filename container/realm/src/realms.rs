@@ -59,9 +59,9 @@ impl Realms {
         for (name, realm) in settings {
             let made = match realm.kind {
                 RealmKind::File => AnyRealm::File(Arc::new(FileRealm::new(name, realm, pool.clone())?)),
-                RealmKind::Jwt => AnyRealm::Jwt(Arc::new(
-                    JwtRealm::new(realm).map_err(|what| format!("realm.{name}: {what}"))?,
-                )),
+                RealmKind::Jwt => {
+                    AnyRealm::Jwt(Arc::new(JwtRealm::new(realm).map_err(|what| format!("realm.{name}: {what}"))?))
+                }
             };
             all.insert(name.clone(), made);
         }
@@ -95,10 +95,14 @@ impl Guards for Realms {
                     (LoginMethod::Basic, AnyRealm::File(realm)) => Login::Basic(name.clone(), realm.clone()),
                     (LoginMethod::Bearer, AnyRealm::Jwt(realm)) => Login::Bearer(name.clone(), realm.clone()),
                     (LoginMethod::Basic, AnyRealm::Jwt(_)) => {
-                        return Err(format!("[login] method = \"BASIC\" needs passwords, and the realm '{name}' has tokens: write \"BEARER\""));
+                        return Err(format!(
+                            "[login] method = \"BASIC\" needs passwords, and the realm '{name}' has tokens: write \"BEARER\""
+                        ));
                     }
                     (LoginMethod::Bearer, AnyRealm::File(_)) => {
-                        return Err(format!("[login] method = \"BEARER\" needs tokens, and the realm '{name}' has passwords: write \"BASIC\""));
+                        return Err(format!(
+                            "[login] method = \"BEARER\" needs tokens, and the realm '{name}' has passwords: write \"BASIC\""
+                        ));
                     }
                 })
             }

@@ -148,7 +148,10 @@ fn hash_with(params: &Params, password: &[u8]) -> Result<String, String> {
 /// A name as RFC 7617 can carry it.
 fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.starts_with('#') || name.contains(|c: char| c == ':' || c.is_control()) {
-        return Err(format!("'{}' can't be a user name: no ':', no control characters, no '#' first", name.escape_debug()));
+        return Err(format!(
+            "'{}' can't be a user name: no ':', no control characters, no '#' first",
+            name.escape_debug()
+        ));
     }
     Ok(())
 }

@@ -127,12 +127,21 @@ impl Realm {
                     return Err(("algorithms", "name what is taken, as algorithms = [\"RS256\"]".into()));
                 }
                 for name in &self.algorithms {
-                    let known = ["HS", "RS", "PS", "ES"].iter().any(|f| name.strip_prefix(f).is_some_and(|n| matches!(n, "256" | "384" | "512")));
+                    let known = ["HS", "RS", "PS", "ES"]
+                        .iter()
+                        .any(|f| name.strip_prefix(f).is_some_and(|n| matches!(n, "256" | "384" | "512")));
                     if !known || name == "ES512" {
-                        return Err(("algorithms", format!("'{}' is not known: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384", name.escape_debug())));
+                        return Err((
+                            "algorithms",
+                            format!(
+                                "'{}' is not known: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384",
+                                name.escape_debug()
+                            ),
+                        ));
                     }
                 }
-                let family = |name: &String| if name.starts_with("PS") { "RS".to_owned() } else { name[..2].to_owned() };
+                let family =
+                    |name: &String| if name.starts_with("PS") { "RS".to_owned() } else { name[..2].to_owned() };
                 if self.key.is_some() && self.algorithms.iter().any(|a| family(a) != family(&self.algorithms[0])) {
                     return Err(("algorithms", "one key can't be for algorithms of several kinds".into()));
                 }
@@ -140,7 +149,10 @@ impl Realm {
                     return Err(("issuer", "name whose tokens are taken ('iss')".into()));
                 }
                 if self.audience.is_none() {
-                    return Err(("audience", "name for whom the tokens are made ('aud'), so that those for others are not taken".into()));
+                    return Err((
+                        "audience",
+                        "name for whom the tokens are made ('aud'), so that those for others are not taken".into(),
+                    ));
                 }
             }
         }
