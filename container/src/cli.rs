@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Rollback(App),
     /// Show the backends of a proxy; drain one before it is taken down
     Backends(BackendsArgs),
+    /// Manage a users file: set a password, remove a user, list users
+    Passwd(PasswdArgs),
     /// Explain an error code
     Explain(ExplainArgs),
     /// Print the configuration in force and where each key comes from
@@ -150,6 +152,24 @@ pub(crate) struct BackendsArgs {
     /// Give the backend with this URL requests again
     #[arg(long, value_name = "URL")]
     pub(crate) undrain: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PasswdArgs {
+    /// The users file; made where there is none
+    pub(crate) file: PathBuf,
+    /// The user. The password is asked for, or read from standard input: one line
+    #[arg(required_unless_present = "list")]
+    pub(crate) user: Option<String>,
+    /// A role of the user, instead of those it has; can be given more than once
+    #[arg(long, value_name = "ROLE", conflicts_with_all = ["delete", "list"])]
+    pub(crate) role: Vec<String>,
+    /// Remove the user
+    #[arg(long, conflicts_with = "list")]
+    pub(crate) delete: bool,
+    /// List the users and their roles
+    #[arg(long, conflicts_with = "user")]
+    pub(crate) list: bool,
 }
 
 #[derive(Debug, Args)]

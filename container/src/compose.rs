@@ -26,6 +26,7 @@ use wharf_manager::{Info, Manager};
 use wharf_module::{ModuleConfig, ModuleLauncher};
 use wharf_observe::{AccessLog, AccessLogConfig, Format, Metrics, Sources, Target};
 
+use wharf_realm::Realms;
 use wharf_session::SessionRegistry;
 
 use crate::run::{OnReady, Running};
@@ -99,7 +100,10 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
         launchers.into_iter().map(|(kind, launcher)| (kind, server.with_own_threads(launcher))).collect();
 
     // 5. The deployer: from here on applications come up.
-    let (deploy_config, hosts) = deploy_config(&settings);
+    let https_port = settings.protect.https_redirect.then(|| settings.protect.https_port.unwrap_or(443));
+    let https_port = settings.protect.https_port.or(https_port);
+    let (mut deploy_config, hosts) = deploy_config(&settings);
+    deploy_config.guards = Some(Arc::new(Realms::start(&settings.realm, https_port)?));
     let deploy_dirs = deploy_config.roots.iter().map(|r| r.dir.display().to_string()).collect();
     let deployer = wharf_deployer::start(deploy_config, launchers, routes.clone(), hosts).map_err(text)?;
 
@@ -298,6 +302,7 @@ fn deploy_config(settings: &Settings) -> (DeployerConfig, Vec<HostSpec>) {
         }
     }
     let config = DeployerConfig {
+        guards: None,
         roots,
         state_dir: settings.state_dir.clone(),
         poll_interval: deploy.poll_interval,

@@ -17,6 +17,7 @@ mod local_certificate;
 mod meta;
 mod new;
 mod out;
+mod passwd;
 mod run;
 mod schema;
 mod settings_load;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Rollback(app) => apps::operate(&cli.global, "POST", &app.name, "/rollback"),
         Command::Backends(args) => backends::backends(&cli.global, args),
         Command::Explain(args) => explain::explain(&cli.global, args),
+        Command::Passwd(args) => passwd::passwd(&cli.global, args),
         Command::Config => show_config::show(&cli.global),
         Command::Schema { of } => schema::schema(*of),
         Command::Completions { shell } => meta::completions(*shell),

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use wharf_kernel::fairness::{Share, Threads};
 use wharf_kernel::launch::Kind;
 use wharf_kernel::options::{
-    CgiOptions, ErrorPageOptions, FastCgiOptions, FilterOptions, InitValue, Options, ProxyOptions, ServletOptions,
-    SessionOptions, WebOptions,
+    CgiOptions, Constraint, ErrorPageOptions, FastCgiOptions, FilterOptions, InitValue, Login, Options, ProxyOptions,
+    SecurityOptions, ServletOptions, SessionOptions, WebOptions,
 };
 use wharf_kernel::toml_error;
 
@@ -91,6 +91,14 @@ pub struct AppToml {
     pub error_pages: Vec<ErrorPageOptions>,
     /// Its sessions.
     pub session: SessionOptions,
+    /// How clients say who they are.
+    pub login: Option<Login>,
+    /// Who may reach which path.
+    pub constraints: Vec<Constraint>,
+    /// Roles there are, beside those that constraints name: `*` means all of them.
+    pub roles: Vec<String>,
+    /// Whether a method that no constraint on the path names is refused. Default true.
+    pub deny_uncovered_methods: bool,
 }
 
 /// How the schema shows a table whose keys are not told apart.
@@ -129,6 +137,10 @@ impl Default for AppToml {
             filter_order: Vec::new(),
             error_pages: Vec::new(),
             session: SessionOptions::default(),
+            login: None,
+            constraints: Vec::new(),
+            roles: Vec::new(),
+            deny_uncovered_methods: true,
         }
     }
 }
@@ -192,6 +204,7 @@ impl AppToml {
         {
             return Err(format!("{path}: '{key}' is for modules, which have servlets and filters"));
         }
+        app.security().check().map_err(|what| format!("{path}: {what}"))?;
         web.check().map_err(|what| format!("{path}: {what}"))?;
         Ok(app)
     }
@@ -203,6 +216,7 @@ impl AppToml {
             fastcgi: self.fastcgi.clone(),
             proxy: self.proxy.clone(),
             session: self.session.clone(),
+            security: self.security(),
             web: self.web(),
         }
     }
@@ -216,6 +230,16 @@ impl AppToml {
             memory_budget: self.memory_budget.unwrap_or(default.memory_budget),
             slow_poll: self.slow_poll.unwrap_or(default.slow_poll),
             threads: self.threads,
+        }
+    }
+
+    /// What it says of logins and constraints.
+    pub fn security(&self) -> SecurityOptions {
+        SecurityOptions {
+            login: self.login.clone(),
+            constraints: self.constraints.clone(),
+            roles: self.roles.clone(),
+            allow_uncovered_methods: !self.deny_uncovered_methods,
         }
     }
 

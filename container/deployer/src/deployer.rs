@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use wharf_kernel::admin::{AppStatus, OperationError};
+use wharf_kernel::guard::Guards;
 use wharf_kernel::launch::{Kind, Launcher, Retirement};
 use wharf_kernel::routes::{HostSpec, Routes};
 use wharf_kernel::{AppCounters, AppId, Refusal, Share};
@@ -22,8 +23,10 @@ use crate::job::Ready;
 use crate::scan::Root;
 
 /// How the deployer works. The meaning of each value is that of the setting of the same name.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct DeployerConfig {
+    /// Who makes the guards of applications with constraints; without it such an application is refused.
+    pub guards: Option<Arc<dyn Guards>>,
     /// The folders that are watched; the first one takes uploads.
     pub roots: Vec<Root>,
     /// Folder for the kept versions.

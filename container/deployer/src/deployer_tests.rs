@@ -137,6 +137,7 @@ impl Bench {
             fs::write(deploy.join(name), text).unwrap();
         }
         let mut config = DeployerConfig {
+            guards: None,
             roots: vec![Root { host: "default".into(), dir: deploy, prefix: String::new() }],
             state_dir: dir.path().join("state"),
             // Long, so that the tests show that events arrive.

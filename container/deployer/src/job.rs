@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_kernel::endpoint::{Connection, Exchange, PathElements};
+use wharf_kernel::guard::{Guard, Guards};
 use wharf_kernel::launch::{Description, Kind, Launched, Launcher, Plan};
 use wharf_kernel::refusal::Code;
 use wharf_kernel::{Body, Hold, Refusal};
@@ -14,6 +15,8 @@ use crate::scan::Print;
 
 /// What to bring up.
 pub(crate) struct Job {
+    /// Who makes guards.
+    pub(crate) guards: Option<Arc<dyn Guards>>,
     /// The plan for the launcher.
     pub(crate) plan: Plan,
     /// Path for the health check.
@@ -28,6 +31,8 @@ pub(crate) struct Ready {
     pub(crate) launched: Arc<dyn Launched>,
     /// Its servlets as a map; `None` where the endpoint takes the whole context.
     pub(crate) servlets: Option<ServletMap>,
+    /// Who may reach its paths; `None` where it has no constraints.
+    pub(crate) guard: Option<Arc<dyn Guard>>,
     /// Number of the kept copy of its file.
     pub(crate) copy: Option<u64>,
 }
@@ -38,12 +43,14 @@ impl Job {
     /// # Errors
     /// The refusal. Nothing of the generation is left then, or what is left is logged.
     pub(crate) fn run(self, launcher: &dyn Launcher, verified: impl FnOnce(&Description)) -> Result<Ready, Refusal> {
+        // First of all: an application whose constraints can't be held is never started.
+        let guard = self.guard()?;
         verified(&launcher.verify(&self.plan)?);
         let launched = launcher.launch(&self.plan)?;
         match self.prepare(&*launched) {
             Ok(servlets) => {
                 let copy = self.keep(&launched.description().sha256);
-                Ok(Ready { launched, servlets, copy })
+                Ok(Ready { launched, servlets, guard, copy })
             }
             Err(refusal) => {
                 launched.gate().close();
@@ -55,6 +62,16 @@ impl Job {
                 Err(refusal)
             }
         }
+    }
+
+    fn guard(&self) -> Result<Option<Arc<dyn Guard>>, Refusal> {
+        let security = &self.plan.options.security;
+        if security.is_empty() {
+            return Ok(None);
+        }
+        let refused = |what: String| Refusal::new(Code::BadAppToml, what);
+        let guards = self.guards.as_ref().ok_or_else(|| refused("this container knows no constraints".into()))?;
+        guards.guard(security).map(Some).map_err(refused)
     }
 
     fn prepare(&self, launched: &dyn Launched) -> Result<Option<ServletMap>, Refusal> {

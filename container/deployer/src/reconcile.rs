@@ -228,7 +228,7 @@ impl Deployer {
         };
         let file_print = Print::of(&spec.source).ok().filter(|_| spec.kind == Kind::Module && spec.folder.is_none());
         let keep = file_print.map(|print| (Kept::new(&config.state_dir, name), print, config.keep_versions));
-        let job = Job { plan, health: spec.toml.health.clone(), keep };
+        let job = Job { guards: config.guards.clone(), plan, health: spec.toml.health.clone(), keep };
         let mut generation = Generation::new(name.to_owned(), spec.id, number);
         generation.share = spec.toml.share(config.share);
         let launcher = self.launchers.iter().find(|(k, _)| *k == spec.kind).map(|(_, l)| l.clone());
@@ -311,6 +311,7 @@ impl Deployer {
             gate: ready.launched.gate().clone(),
             endpoint: ready.launched.endpoint(),
             servlets: ready.servlets,
+            guard: ready.guard,
             counters,
             suspended: false,
         }));
@@ -350,6 +351,7 @@ impl Deployer {
                     gate,
                     endpoint: Arc::new(Stopped),
                     servlets: None,
+                    guard: None,
                     counters,
                     suspended: true,
                 }));

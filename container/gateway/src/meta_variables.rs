@@ -208,7 +208,6 @@ fn split_authority(authority: &str) -> (&str, Option<&str>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use http::Request;
     use wharf_kernel::ContextPath;
@@ -246,7 +245,7 @@ mod tests {
     fn variables(given: Given) -> BTreeMap<String, String> {
         let mut request = given.request.body(()).unwrap();
         if let Some(user) = given.user {
-            request.extensions_mut().insert(Authenticated { user: user.into(), scheme: Arc::from("Basic") });
+            request.extensions_mut().insert(Authenticated::new(user, "Basic", []));
         }
         let (head, ()) = request.into_parts();
         let local = given.remote.map(|_| "198.51.100.7:8080".parse().unwrap());

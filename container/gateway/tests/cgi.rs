@@ -33,7 +33,7 @@ fn exchange(app: &Arc<dyn Launched>, path: &str, user: Option<&str>) -> Exchange
     let target = format!("/app{path}");
     let mut request = Request::builder().uri(&target).body(Body::empty()).unwrap();
     if let Some(user) = user {
-        request.extensions_mut().insert(Authenticated { user: user.into(), scheme: "Basic".into() });
+        request.extensions_mut().insert(Authenticated::new(user, "Basic", []));
     }
     let decoded: Box<str> = target.split('?').next().unwrap().into();
     Exchange {

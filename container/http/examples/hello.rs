@@ -43,6 +43,7 @@ fn main() -> std::io::Result<()> {
     }
     let id = AppId { host: "default".into(), path: ContextPath::root(), version: Version::default() };
     let route = Route {
+        guard: None,
         counters: Arc::new(AppCounters::new(id.clone())),
         id,
         generation: 1,

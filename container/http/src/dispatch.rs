@@ -5,8 +5,11 @@ use std::sync::Arc;
 use http::header::{ALLOW, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use wharf_kernel::counters::LocalCounts;
+use wharf_kernel::guard::{Asking, Denied, Verdict};
 use wharf_kernel::session::SessionSlot;
-use wharf_kernel::{Body, Connection, Exchange, Lookup, PathElements, Permit, ResponseFuture, Route, Routes};
+use wharf_kernel::{
+    Authenticated, Body, Connection, Exchange, Lookup, PathElements, Permit, ResponseFuture, Route, Routes,
+};
 use wharf_mapping::{CanonicalPath, canonicalise};
 
 use crate::admission::{Admitted, admit};
@@ -68,6 +71,10 @@ pub(crate) fn dispatch(
         if let Some(response) = root_redirect(route, &path, &request) {
             return Dispatched::Answer(response);
         }
+        let verdict = guard(route, &path, &authority, connection, &request);
+        if let Some(Verdict::Refuse(denied)) = verdict {
+            return Dispatched::Answer(refusal(denied, id, request.headers()));
+        }
         let Some(elements) = elements(route, &path) else {
             return Dispatched::Answer(page(StatusCode::NOT_FOUND, ""));
         };
@@ -75,7 +82,7 @@ pub(crate) fn dispatch(
         let counters = route.counters.local().clone();
         counters.begin();
         let authority = authority.text;
-        let exchange = Exchange {
+        let mut exchange = Exchange {
             path: elements,
             authority,
             connection: connection.clone(),
@@ -84,12 +91,78 @@ pub(crate) fn dispatch(
             request,
             session: SessionSlot::default(),
         };
-        return match admit(route, &counters, exchange) {
+        let admitted = match verdict {
+            None | Some(Verdict::Pass(None) | Verdict::Refuse(_)) => admit(route, &counters, exchange),
+            Some(Verdict::Pass(Some(user))) => {
+                exchange.request.extensions_mut().insert(user.clone());
+                match admit(route, &counters, exchange) {
+                    Admitted::Now(future, permit) => Admitted::Now(named(user, future), permit),
+                    Admitted::Later(future) => Admitted::Later(named(user, future)),
+                }
+            }
+            // Who asks comes before whether there is room: a stranger must not take a place.
+            Some(Verdict::Later(verdict)) => {
+                let (route, counts) = (route.clone(), counters.clone());
+                Admitted::Later(Box::pin(async move {
+                    let user = match verdict.await {
+                        Ok(user) => user,
+                        Err(denied) => return refusal(denied, &exchange.id, exchange.request.headers()),
+                    };
+                    exchange.request.extensions_mut().insert(user.clone());
+                    match admit(&route, &counts, exchange) {
+                        Admitted::Now(future, _permit) => named(user, future).await,
+                        Admitted::Later(future) => named(user, future).await,
+                    }
+                }))
+            }
+        };
+        return match admitted {
             Admitted::Now(future, permit) => Dispatched::Endpoint(future, Some(permit), counters),
             Admitted::Later(future) => Dispatched::Endpoint(future, None, counters),
         };
     }
     Dispatched::Answer(page(StatusCode::SERVICE_UNAVAILABLE, ""))
+}
+
+/// What the application's constraints say of a request; `None` where it has none. The path is the one that chooses the servlet.
+fn guard(
+    route: &Route,
+    path: &CanonicalPath<'_>,
+    authority: &check::Authority,
+    connection: &Connection,
+    request: &Request<Body>,
+) -> Option<Verdict> {
+    let guard = route.guard.as_ref()?;
+    let inside = &path.decoded[route.id.path.as_str().len()..];
+    Some(guard.check(&Asking {
+        method: request.method(),
+        path: if inside.is_empty() { "/" } else { inside },
+        uri: request.uri(),
+        headers: request.headers(),
+        authority: &authority.text,
+        connection,
+    }))
+}
+
+/// Leaves a word on the response about who asked, for the access log.
+fn named(user: Authenticated, future: ResponseFuture) -> ResponseFuture {
+    Box::pin(async move {
+        let mut response = future.await;
+        response.extensions_mut().insert(user);
+        response
+    })
+}
+
+fn refusal(denied: Denied, id: &str, headers: &http::HeaderMap) -> Response<Body> {
+    let mut response = if denied.status.is_redirection() {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = denied.status;
+        response
+    } else {
+        error_page::render(denied.status, &denied.detail, id, headers)
+    };
+    response.headers_mut().extend(denied.headers);
+    response
 }
 
 /// Where several versions serve one context, the one in which the request's session began; else the newest.

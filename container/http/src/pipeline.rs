@@ -14,7 +14,9 @@ use http::{Request, Response, StatusCode, Uri};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
-use wharf_kernel::{AccessRecord, AccessSink, Body, Connection, Permit, ResponseFuture, Routes, ServerCounters};
+use wharf_kernel::{
+    AccessRecord, AccessSink, Authenticated, Body, Connection, Permit, ResponseFuture, Routes, ServerCounters,
+};
 
 use crate::clock::{Slot, Stream};
 use crate::dispatch::{Dispatched, dispatch};
@@ -160,6 +162,9 @@ impl Pipeline {
         if let Some(progress) = &tail.received {
             this.blame_client(&mut response, progress, asked, id);
         }
+        if let (Some(user), Some(record)) = (response.extensions_mut().remove::<Authenticated>(), &mut tail.record) {
+            record.user = Some(user.user);
+        }
         response::finish(&mut response, asked, id);
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if asked.chunked && !this.limits.keep_alive_after_chunked && !upgraded {
@@ -247,6 +252,7 @@ fn record<B>(request: &Request<B>, connection: &Connection, id: &Arc<str>) -> Ac
         duration: Duration::ZERO,
         referer: header(REFERER),
         user_agent: header(USER_AGENT),
+        user: None,
         id: id.clone(),
         app: None,
         aborted: false,

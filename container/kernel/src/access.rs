@@ -33,6 +33,8 @@ pub struct AccessRecord {
     pub referer: Option<HeaderValue>,
     /// `User-Agent` header.
     pub user_agent: Option<HeaderValue>,
+    /// Name of the user, where the container knows who it was.
+    pub user: Option<Arc<str>>,
     /// Request id.
     pub id: Arc<str>,
     /// Counters of the application that answered: they name it. `None` where none did.

@@ -103,6 +103,22 @@ pub struct Authenticated {
     pub user: Arc<str>,
     /// The scheme by which it was shown, as in the registry of RFC 9110, section 16.4.1: `Basic`, `Digest`.
     pub scheme: Arc<str>,
+    /// The user's roles, one a line.
+    pub roles: Arc<str>,
+}
+
+impl Authenticated {
+    /// A user with these roles. A role with a control character is left out: it could be taken for two.
+    pub fn new<'a>(user: &str, scheme: &str, roles: impl IntoIterator<Item = &'a str>) -> Self {
+        let fit = roles.into_iter().filter(|role| !role.is_empty() && !role.contains(char::is_control));
+        let roles: Vec<&str> = fit.collect();
+        Self { user: user.into(), scheme: scheme.into(), roles: roles.join("\n").into() }
+    }
+
+    /// Whether the user has this role.
+    pub fn has_role(&self, role: &str) -> bool {
+        !role.is_empty() && self.roles.split('\n').any(|r| r == role)
+    }
 }
 
 /// One request on its way to an endpoint.

@@ -11,6 +11,7 @@ pub mod counters;
 pub mod drain;
 pub mod endpoint;
 pub mod fairness;
+pub mod guard;
 pub mod launch;
 pub mod lease;
 pub mod lifecycle;

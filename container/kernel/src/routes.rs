@@ -24,6 +24,8 @@ pub struct Route {
     pub endpoint: Arc<dyn Endpoint>,
     /// Its servlets, `None` where the endpoint takes the whole context.
     pub servlets: Option<ServletMap>,
+    /// Who may reach its paths; `None` where it has no constraints.
+    pub guard: Option<Arc<dyn crate::guard::Guard>>,
     /// Its counters.
     pub counters: Arc<AppCounters>,
     /// True while it is stopped but stays mounted: it answers 503.

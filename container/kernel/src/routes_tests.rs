@@ -19,6 +19,7 @@ fn route(host: &str, path: &str, version: &str, generation: u64, suspended: bool
         gate: Gate::new(|| {}),
         endpoint: Arc::new(Nothing),
         servlets: None,
+        guard: None,
         counters: Arc::new(AppCounters::new(id.clone())),
         id,
         generation,

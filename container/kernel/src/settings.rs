@@ -13,9 +13,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::fairness::Share;
 use crate::options::SessionSettings;
 mod protect;
+mod realm;
 mod tls;
 
 pub use protect::{Cors, Network, Protect, Rate};
+pub use realm::{Lockout, Realm, RealmKind};
 pub use tls::{Certificate, ClientAuth, Http2, Tls, TlsVersion};
 
 /// All settings. Each has a default, so an empty file is a valid configuration.
@@ -30,6 +32,8 @@ pub struct Settings {
     pub tls: Tls,
     /// What is refused before an application sees it.
     pub protect: Protect,
+    /// Where users and their roles come from, by name.
+    pub realm: BTreeMap<String, Realm>,
     /// What is deployed, and how.
     pub deploy: Deploy,
     /// The admin API.
@@ -51,6 +55,7 @@ impl Default for Settings {
             server: Server::default(),
             tls: Tls::default(),
             protect: Protect::default(),
+            realm: BTreeMap::new(),
             deploy: Deploy::default(),
             admin: Admin::default(),
             log: Log::default(),
@@ -84,6 +89,9 @@ impl Settings {
                     return Err(("host".into(), format!("'{name}' is a name of '{other}' and of '{}'", host.name)));
                 }
             }
+        }
+        for (name, realm) in &self.realm {
+            realm.check().map_err(|(key, what)| (format!("realm.{name}.{key}"), what))?;
         }
         if self.host.iter().filter(|h| h.default).count() > 1 {
             return Err(("host".into(), "more than one host has default = true".into()));

@@ -45,9 +45,15 @@ impl Lines {
 
     fn combined(&mut self, out: &mut String, record: &AccessRecord) -> std::fmt::Result {
         match record.remote {
-            Some(remote) => write!(out, "{} - - [", remote.ip())?,
-            None => out.push_str("unix: - - ["),
+            Some(remote) => write!(out, "{} - ", remote.ip())?,
+            None => out.push_str("unix: - "),
         }
+        match &record.user {
+            // A blank would end the field.
+            Some(user) => escape(out, user.replace(' ', "%20").as_bytes()),
+            None => out.push('-'),
+        }
+        out.push_str(" [");
         out.push_str(self.date(record.time));
         out.push_str("] \"");
         escape(out, record.method.as_str().as_bytes());
@@ -138,6 +144,9 @@ fn json(out: &mut String, record: &AccessRecord) -> std::fmt::Result {
         Some(remote) => write!(out, ",\"remote\":\"{}\"", remote.ip())?,
         None => out.push_str(",\"remote\":null"),
     }
+    if let Some(user) = &record.user {
+        text(out, "user", user.as_bytes());
+    }
     text(out, "method", record.method.as_str().as_bytes());
     out.push_str(",\"target\":\"");
     target(out, record, escape_json);
@@ -182,6 +191,7 @@ pub(crate) mod tests {
         let id =
             AppId { host: "default".into(), path: ContextPath::parse("/shop").unwrap(), version: Version::new("2") };
         AccessRecord {
+            user: None,
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_566_602_250),
             remote: Some("192.0.2.7:4711".parse().unwrap()),
             method: http::Method::GET,

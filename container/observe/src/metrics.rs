@@ -265,6 +265,7 @@ mod tests {
             gate: Gate::new(|| {}),
             endpoint: Arc::new(Nothing),
             servlets: None,
+            guard: None,
             counters,
             suspended: false,
         };

@@ -15,11 +15,11 @@ use super::supervisor::Supervisor;
 use crate::beneath::Beneath;
 use crate::cgi_response::HeadLimits;
 use crate::endpoint::Files;
-use crate::hidden::is_hidden;
 use crate::program::request::Common;
 use crate::program::send_file::SendFile;
 use crate::program::slots::Slots;
 use crate::script::{Found, Script, ScriptRules, find};
+use wharf_mapping::is_private;
 
 /// Extensions of files that hold source text: where they are not run, they are not shown either.
 const SOURCES: [&str; 9] = ["php", "php3", "php4", "php5", "php7", "php8", "phtml", "phar", "inc"];
@@ -161,11 +161,11 @@ impl App {
             let shown = found != Found::File || !self.is_source(inner);
             return Ok(if shown { found } else { Found::Missing });
         }
-        if !is_hidden(inner) && extension(inner).is_some_and(|e| self.virtual_extensions.contains(&e)) {
+        if !is_private(inner) && extension(inner).is_some_and(|e| self.virtual_extensions.contains(&e)) {
             return script(inner, "");
         }
         match &self.options.fallback {
-            Some(fallback) if !is_hidden(inner) => match find(&self.beneath, &self.root, &self.rules, fallback)? {
+            Some(fallback) if !is_private(inner) => match find(&self.beneath, &self.root, &self.rules, fallback)? {
                 found @ Found::Script(_) => Ok(found),
                 _ => Ok(Found::Missing),
             },

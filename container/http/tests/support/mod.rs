@@ -106,6 +106,7 @@ pub fn route(path: &str, servlets: Option<&[&str]>, suspended: bool) -> Arc<Rout
         gate: Gate::new(|| {}),
         endpoint: Arc::new(Echo),
         servlets,
+        guard: None,
         counters: Arc::new(AppCounters::new(id.clone())),
         id,
         generation: 1,

@@ -4,6 +4,7 @@ mod cgi;
 mod fastcgi;
 mod init;
 mod proxy;
+mod security;
 mod session;
 mod web;
 
@@ -13,6 +14,7 @@ pub use init::InitValue;
 pub use proxy::{
     Backend, Eject, HashKey, Health, HostHeader, Policy, ProcessListen, Protocol, ProxyOptions, Retry, Sticky, Tls,
 };
+pub use security::{Constraint, Login, LoginMethod, SecurityOptions, Transport};
 pub use session::{SameSite, SessionOptions, SessionSettings, SessionStore};
 pub use web::{Dispatch, ErrorPageOptions, FilterOptions, ServletOptions, WebOptions};
 
@@ -25,6 +27,8 @@ pub struct Options {
     pub fastcgi: Option<FastCgiOptions>,
     /// `[proxy]`.
     pub proxy: Option<ProxyOptions>,
+    /// `[login]` and `[[constraints]]`.
+    pub security: SecurityOptions,
     /// `[session]`.
     pub session: SessionOptions,
     /// What web.xml says in the Servlet specification.

@@ -1,0 +1,194 @@
+//! A realm of signed tokens (JSON Web Tokens, RFC 7519): keys from a file, the algorithm pinned (RFC 8725, section 3.1).
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use serde_json::Value;
+use wharf_kernel::{Authenticated, settings};
+
+use crate::watched::Watched;
+
+/// The longest token that is looked at, in bytes.
+const MAX_TOKEN: usize = 16 * 1024;
+/// The shortest secret, in bytes: that of the hash (RFC 7518, section 3.2).
+const MIN_SECRET: usize = 32;
+
+/// What became of a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Token {
+    /// Whose it is.
+    User(Authenticated),
+    /// Not a good one; why, in words that may be told the client.
+    Invalid(&'static str),
+    /// There is no telling now: the keys can't be read.
+    Unavailable,
+}
+
+/// A realm of tokens.
+pub(crate) struct JwtRealm {
+    keys: Watched<Keys>,
+    rules: HashMap<Algorithm, Validation>,
+    user_claim: String,
+    roles_claim: String,
+}
+
+enum Keys {
+    One(DecodingKey),
+    Set(Vec<Jwk>),
+}
+
+impl JwtRealm {
+    /// The realm that is configured so.
+    ///
+    /// # Errors
+    /// An unknown algorithm.
+    pub(crate) fn new(realm: &settings::Realm) -> Result<Self, String> {
+        let algorithms = realm
+            .algorithms
+            .iter()
+            .map(|name| name.parse::<Algorithm>().map_err(|_| format!("'{name}' is not an algorithm")))
+            .collect::<Result<Vec<_>, _>>()?;
+        let first = *algorithms.first().ok_or("no algorithms")?;
+        let rules = algorithms.into_iter().map(|algorithm| (algorithm, rules(algorithm, realm))).collect();
+        let keys = match (&realm.key, &realm.jwks) {
+            (Some(path), _) => Watched::new(path.clone(), move |path| key(path, first).map(Keys::One)),
+            (None, Some(path)) => Watched::new(path.clone(), |path| set(path).map(Keys::Set)),
+            (None, None) => return Err("neither a key nor a key set".into()),
+        };
+        Ok(Self { keys, rules, user_claim: realm.user_claim.clone(), roles_claim: realm.roles_claim.clone() })
+    }
+
+    /// Reads the keys again where their file has changed.
+    pub(crate) fn look(&self) {
+        self.keys.look();
+    }
+
+    /// Whose token this is.
+    pub(crate) fn verify(&self, token: &str) -> Token {
+        if token.len() > MAX_TOKEN {
+            return Token::Invalid("the token is too long");
+        }
+        let Some(keys) = self.keys.get() else { return Token::Unavailable };
+        let Ok(header) = decode_header(token) else { return Token::Invalid("the token can't be read") };
+        let Some(rules) = self.rules.get(&header.alg) else {
+            return Token::Invalid("the token's algorithm is not taken here");
+        };
+        let claims = match &*keys {
+            Keys::One(key) => decode::<Value>(token, key, rules),
+            Keys::Set(set) => {
+                let Some(jwk) = choose(set, header.kid.as_deref(), header.alg) else {
+                    return Token::Invalid("the token's key is not known");
+                };
+                match DecodingKey::from_jwk(jwk) {
+                    Ok(key) => decode::<Value>(token, &key, rules),
+                    Err(_) => return Token::Unavailable,
+                }
+            }
+        };
+        use jsonwebtoken::errors::ErrorKind;
+        let claims = match claims {
+            Ok(data) => data.claims,
+            Err(error) => {
+                return Token::Invalid(match error.kind() {
+                    ErrorKind::ExpiredSignature => "the token has expired",
+                    ErrorKind::ImmatureSignature => "the token is not valid yet",
+                    ErrorKind::InvalidIssuer => "the token is of another issuer",
+                    ErrorKind::InvalidAudience => "the token is for another audience",
+                    ErrorKind::MissingRequiredClaim(_) => "the token lacks a claim",
+                    ErrorKind::InvalidSignature => "the token's signature is wrong",
+                    _ => "the token is not valid",
+                });
+            }
+        };
+        let user = claim(&claims, &self.user_claim).and_then(Value::as_str);
+        let Some(user) = user.filter(|u| !u.is_empty() && !u.contains(char::is_control)) else {
+            return Token::Invalid("the token names no user");
+        };
+        let roles: Vec<&str> = match claim(&claims, &self.roles_claim) {
+            Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
+            Some(Value::String(words)) => words.split_ascii_whitespace().collect(),
+            _ => Vec::new(),
+        };
+        Token::User(Authenticated::new(user, "Bearer", roles))
+    }
+}
+
+fn rules(algorithm: Algorithm, realm: &settings::Realm) -> Validation {
+    let mut rules = Validation::new(algorithm);
+    rules.leeway = realm.leeway.as_secs();
+    rules.validate_nbf = true;
+    rules.set_issuer(&realm.issuer.iter().collect::<Vec<_>>());
+    rules.set_audience(&realm.audience.iter().collect::<Vec<_>>());
+    rules.set_required_spec_claims(&["exp", "iss", "aud"]);
+    rules
+}
+
+/// A claim by its name, or by the names that lead to it.
+fn claim<'a>(claims: &'a Value, name: &str) -> Option<&'a Value> {
+    claims.get(name).or_else(|| name.split('.').try_fold(claims, |value, part| value.get(part)))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn key(path: &Path, algorithm: Algorithm) -> Result<DecodingKey, String> {
+    let content = read(path)?;
+    let wrong = |e: jsonwebtoken::errors::Error| format!("{}: not a public key in PEM: {e}", path.display());
+    match algorithm {
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => {
+            // An editor's line feed is not part of the secret.
+            let secret = content.strip_suffix(b"\n").unwrap_or(&content);
+            if secret.len() < MIN_SECRET || secret.starts_with(b"-----BEGIN") {
+                return Err(format!("{}: a secret has at least {MIN_SECRET} bytes, and is no PEM", path.display()));
+            }
+            Ok(DecodingKey::from_secret(secret))
+        }
+        Algorithm::ES256 | Algorithm::ES384 => DecodingKey::from_ec_pem(&content).map_err(wrong),
+        Algorithm::EdDSA => Err(format!("{}: EdDSA is not taken", path.display())),
+        _ => DecodingKey::from_rsa_pem(&content).map_err(wrong),
+    }
+}
+
+fn set(path: &Path) -> Result<Vec<Jwk>, String> {
+    let wrong = |e: serde_json::Error| format!("{}: not a JSON Web Key Set: {e}", path.display());
+    let all: Value = serde_json::from_slice(&read(path)?).map_err(wrong)?;
+    // A set may hold keys of kinds that nobody here knows (RFC 7517, section 5): they are passed over.
+    let Some(keys) = all["keys"].as_array() else {
+        return Err(format!("{}: not a JSON Web Key Set: it has no list 'keys'", path.display()));
+    };
+    let keys = keys.iter().filter_map(|key| serde_json::from_value(key.clone()).ok()).collect();
+    let set = JwkSet { keys };
+    let good: Vec<Jwk> = set.keys.into_iter().filter(|jwk| DecodingKey::from_jwk(jwk).is_ok()).collect();
+    if good.is_empty() { Err(format!("{}: no key that can be used", path.display())) } else { Ok(good) }
+}
+
+/// The key of a set for a token: by its name, or the only one that fits.
+fn choose<'a>(set: &'a [Jwk], kid: Option<&str>, algorithm: Algorithm) -> Option<&'a Jwk> {
+    let mut fitting = set.iter().filter(|jwk| {
+        let named = kid.is_none_or(|kid| jwk.common.key_id.as_deref() == Some(kid));
+        let signs = !matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption));
+        named && signs && fits(jwk, algorithm)
+    });
+    let first = fitting.next()?;
+    fitting.next().is_none().then_some(first)
+}
+
+/// Whether a key is for this algorithm: by what it says, and by what it is.
+fn fits(jwk: &Jwk, algorithm: Algorithm) -> bool {
+    use Algorithm::{ES256, ES384, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512};
+    use jsonwebtoken::jwk::EllipticCurve::{P256, P384};
+    let is = match &jwk.algorithm {
+        AlgorithmParameters::OctetKey(_) => matches!(algorithm, HS256 | HS384 | HS512),
+        AlgorithmParameters::RSA(_) => matches!(algorithm, RS256 | RS384 | RS512 | PS256 | PS384 | PS512),
+        AlgorithmParameters::EllipticCurve(ec) => {
+            (algorithm == ES256 && ec.curve == P256) || (algorithm == ES384 && ec.curve == P384)
+        }
+        AlgorithmParameters::OctetKeyPair(_) => false,
+    };
+    let says = |says: KeyAlgorithm| says.to_string() == format!("{algorithm:?}");
+    is && jwk.common.key_algorithm.is_none_or(says)
+}

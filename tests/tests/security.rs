@@ -1,0 +1,163 @@
+//! Access control of the real program: BASIC, constraints, lock-out, on a static site and with a broken realm.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use wharf_tests::{Site, Wharf, wait};
+
+const APP: &str = r#"kind = "static"
+root = "public"
+roles = ["dev"]
+
+[login]
+method = "BASIC"
+realm = "staff"
+
+[[constraints]]
+patterns = ["/private/*"]
+roles = ["admin"]
+
+[[constraints]]
+patterns = ["/members/*"]
+methods = ["GET"]
+roles = ["**"]
+
+[[constraints]]
+patterns = ["/never/*"]
+roles = []
+
+[[constraints]]
+patterns = ["/tls/*"]
+transport = "CONFIDENTIAL"
+"#;
+
+fn passwd(site: &Site, arguments: &[&str], password: &str) -> bool {
+    let mut command = site.command(&[&["passwd", "users.txt"], arguments].concat());
+    let mut child = command.stdin(Stdio::piped()).spawn().expect("the program runs");
+    writeln!(child.stdin.take().expect("a pipe"), "{password}").expect("it reads");
+    child.wait().expect("it ends").success()
+}
+
+fn site(settings: &str) -> Site {
+    let mut site = Site::new().with("deploy/shop/app.toml", APP);
+    for path in ["private", "members", "never", "tls", "open"] {
+        site = site.with(&format!("deploy/shop/public/{path}/x.txt"), path);
+    }
+    let site = site.with("wharf.toml", format!("[realm.staff]\nkind = \"file\"\nfile = \"users.txt\"\n{settings}"));
+    assert!(passwd(&site, &["ann", "--role", "admin"], "s\u{e9}cret"));
+    assert!(passwd(&site, &["bob"], "hunter2"));
+    site
+}
+
+/// Base64 of `user:password`.
+fn basic(text: &str) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::from("Basic ");
+    for three in text.as_bytes().chunks(3) {
+        let bits = three.iter().fold(0_u32, |bits, b| bits << 8 | u32::from(*b)) << (8 * (3 - three.len()));
+        for at in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * at) & 63) as usize] as char;
+            out.push(if at <= three.len() { letter } else { '=' });
+        }
+    }
+    out
+}
+
+fn status(wharf: &Wharf, method: &str, path: &str, user: &str) -> u16 {
+    let value = basic(user);
+    let headers = [("Authorization", value.as_str())];
+    wharf.send(method, path, if user.is_empty() { &[] } else { &headers }, b"").status
+}
+
+#[test]
+fn constraints_hold_on_every_spelling_of_a_path_and_every_method() {
+    let wharf = site("").start(&[]);
+    let (ann, bob) = ("ann:s\u{e9}cret", "bob:hunter2");
+    for (method, path, user, want) in [
+        ("GET", "/shop/open/x.txt", "", 200),
+        ("GET", "/shop/private/x.txt", "", 401),
+        ("GET", "/shop/private/x.txt", ann, 200),
+        ("GET", "/shop/private/x.txt", bob, 403),
+        ("GET", "/shop/private/x.txt", "ann:wrong", 401),
+        ("GET", "/shop/private/x.txt", "nobody:hunter2", 401),
+        ("GET", "/shop/members/x.txt", bob, 200),
+        // Not covered: refused, whoever asks.
+        ("HEAD", "/shop/members/x.txt", bob, 403),
+        ("POST", "/shop/members/x.txt", ann, 403),
+        ("GET", "/shop/never/x.txt", ann, 403),
+        ("GET", "/shop/tls/x.txt", "", 403),
+        // The path that is matched is the one that is served.
+        ("GET", "/shop/%70rivate/x.txt", "", 401),
+        ("GET", "/shop//private//x.txt", "", 401),
+        ("GET", "/shop/./private/x.txt", "", 401),
+        ("GET", "/shop/open/../private/x.txt", "", 401),
+        ("GET", "/shop/private;a=b/x.txt;jsessionid=1", "", 401),
+        ("GET", "/shop/private", "", 401),
+    ] {
+        assert_eq!(status(&wharf, method, path, user), want, "{method} {path} {user}");
+    }
+    let challenge = wharf.get("/shop/private/x.txt");
+    assert_eq!(challenge.header("www-authenticate"), Some("Basic realm=\"staff\", charset=\"UTF-8\""));
+    wait("the user in the access log", || wharf.output().contains(" - ann [").then_some(()));
+    assert!(!wharf.log().contains("hunter2") && !wharf.output().contains("hunter2"));
+}
+
+#[test]
+fn credentials_that_are_none_do_not_pass() {
+    let wharf = site("").start(&[]);
+    let long = basic(&format!("ann:{}", "x".repeat(20_000)));
+    let nul = basic("ann:s\u{e9}cret\0");
+    for value in ["Basic", "Basic ", "Basic %%%", "Basic YW5u", "Bearer abc", "basic", &long, &nul] {
+        let answer = wharf.send("GET", "/shop/private/x.txt", &[("Authorization", value)], b"");
+        assert_eq!(answer.status, 401, "{value:.40}");
+    }
+    let right = basic("ann:s\u{e9}cret");
+    let twice = [("Authorization", right.as_str()), ("Authorization", "Basic YW5u")];
+    assert_eq!(wharf.send("GET", "/shop/private/x.txt", &twice, b"").status, 400);
+}
+
+#[test]
+fn guessing_ends_in_a_lock() {
+    let wharf = site("lockout = { failures = 3 }\n").start(&[]);
+    for _ in 0..3 {
+        assert_eq!(status(&wharf, "GET", "/shop/private/x.txt", "ann:guess"), 401);
+    }
+    for user in ["ann:guess", "ann:s\u{e9}cret"] {
+        assert_eq!(status(&wharf, "GET", "/shop/private/x.txt", user), 429);
+    }
+    assert_eq!(status(&wharf, "GET", "/shop/members/x.txt", "bob:hunter2"), 200);
+}
+
+#[test]
+fn a_realm_that_is_broken_refuses_and_changes_take_effect() {
+    let wharf = site("").start(&[]);
+    let ask = || status(&wharf, "GET", "/shop/private/x.txt", "ann:s\u{e9}cret");
+    assert_eq!(ask(), 200);
+    let good = std::fs::read(wharf.path("users.txt")).unwrap();
+    wharf.put("users.txt", "ann:no hash\n");
+    wait("503 of a broken realm", || (ask() == 503).then_some(()));
+    wharf.put("users.txt", good);
+    wait("the realm to be good again", || (ask() == 200).then_some(()));
+    assert!(passwd(&wharf, &["ann", "--delete"], ""));
+    wait("a user that is gone to be refused", || (ask() == 401).then_some(()));
+    assert_eq!(wharf.cli(&["passwd", "users.txt", "--list"]).out.trim(), "bob");
+}
+
+#[test]
+fn constraints_that_can_not_be_held_keep_an_application_from_starting() {
+    let wharf = site("").start(&[]);
+    for (text, word) in [
+        (APP.replace("\"staff\"", "\"stuff\""), "stuff"),
+        (APP.replace("BASIC", "BEARER"), "passwords"),
+        (APP.replace("method = \"BASIC\"", "method = \"BASC\""), "BASIC"),
+        (APP.replace("patterns = [\"/never/*\"]", "patterns = [\"never\"]"), "never"),
+    ] {
+        wharf.put("deploy/bad/app.toml", text);
+        let error = wait("the refusal", || {
+            let error = wharf.app("bad")["error"].to_string();
+            error.contains(word).then_some(error)
+        });
+        assert!(!error.is_empty());
+        assert_eq!(wharf.get("/bad/open/x.txt").status, 404);
+    }
+}
