@@ -11,7 +11,7 @@ use wharf_abi::{FfiRequest, RequestedSession};
 use crate::dispatch_state::DispatchState;
 use crate::local_sessions::LocalSlot;
 use crate::session::{self, Handle, Session};
-use crate::{Error, ServletContext};
+use crate::{Error, ServletContext, Tls};
 
 /// The context behind a second reference count, which may be a thread's own: a count that all threads share is passed
 /// between processors with every request.
@@ -213,6 +213,11 @@ impl RequestFacts {
         }
     }
 
+    /// What TLS agreed on; nothing where the request did not cross the border.
+    pub(crate) fn tls(&self) -> Option<Tls<'_>> {
+        self.lent()?.tls().map(Tls::new)
+    }
+
     pub(crate) fn authority(&self) -> &str {
         match &self.source {
             Source::Crossed(ffi) => ffi.text(|h| h.authority),
@@ -327,6 +332,11 @@ impl ContainerInfo {
     /// True when the connection is encrypted.
     pub fn is_secure(&self) -> bool {
         self.0.is_secure()
+    }
+
+    /// As [`Request::tls`](crate::Request::tls).
+    pub fn tls(&self) -> Option<Tls<'_>> {
+        self.0.tls()
     }
 
     /// Host the client asked for, with the port if it gave one.

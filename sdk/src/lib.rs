@@ -75,6 +75,7 @@ mod servlet;
 mod servlet_mapping;
 mod session;
 mod session_listener;
+mod tls;
 mod trailers;
 mod tunnel;
 mod upgrade;
@@ -131,6 +132,7 @@ pub use servlet::{Servlet, ServletConfig};
 pub use servlet_mapping::ServletMapping;
 pub use session::{Session, SessionKey};
 pub use session_listener::SessionListener;
+pub use tls::Tls;
 pub use upgrade::Upgraded;
 #[cfg(feature = "websocket")]
 pub use websocket::{

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::dispatch_state::DispatchState;
 use crate::dispatcher::Target;
 use crate::facts::{Chosen, RequestFacts, target_in_context};
-use crate::{Body, ContainerInfo, DispatchError, Error, Parameters, ServletContext, Session};
+use crate::{Body, ContainerInfo, DispatchError, Error, Parameters, ServletContext, Session, Tls};
 
 /// A request (`HttpServletRequest` of Servlet 6.1, chapter 3).
 ///
@@ -246,6 +246,12 @@ impl Request {
     /// True when the connection is encrypted.
     pub fn is_secure(&self) -> bool {
         self.0.facts.is_secure()
+    }
+
+    /// What TLS agreed on for its connection; `None` where the connection to the container is not encrypted, with `serve`
+    /// and in tests.
+    pub fn tls(&self) -> Option<Tls<'_>> {
+        self.0.facts.tls()
     }
 
     /// Host the client asked for, with the port if it gave one.

@@ -97,6 +97,13 @@ fn guestbook(wharf: &Wharf) {
     let form = [("Content-Type", "application/x-www-form-urlencoded")];
     let posted = wharf.send("POST", "/guestbook/", &form, b"name=Ada+%26+Co&message=%3Cscript%3E");
     assert_eq!((posted.status, posted.header("location")), (303, Some("./")));
+    // The guest is remembered, over a new version too.
+    let cookie = posted.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    assert_eq!(wharf.cli(&["reload", "guestbook"]).code, 0);
+    let page = wharf.send("GET", "/guestbook/", &[("Cookie", &cookie)], b"").text();
+    assert!(page.contains("Thank you, Ada &#38; Co!") && page.contains("value=\"Ada &#38; Co\""), "{page}");
+    // Its entries were of the version before.
+    assert_eq!(wharf.send("POST", "/guestbook/", &form, b"name=Ada+%26+Co&message=%3Cscript%3E").status, 303);
     let page = wharf.get("/guestbook/");
     assert!(page.text().contains("Ada &#38; Co") && page.text().contains("&#60;script&#62;"), "{}", page.text());
     assert!(page.header("content-security-policy").is_some());
@@ -117,6 +124,10 @@ fn clock(wharf: &Wharf) {
     let took = begin.elapsed();
     // The first at once, the second after a second: nothing holds them back.
     assert!((Duration::from_millis(900)..Duration::from_secs(5)).contains(&took), "{took:?}");
+    // A new version does not wait until the stream has had all its events.
+    assert_eq!(wharf.cli(&["reload", "clock"]).code, 0);
+    while client.read_chunk().unwrap().is_some() {}
+    wharf.wait_alone("clock");
 }
 
 const SIZE: u64 = 50 << 20;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use wharf_tests::{Answer, Site, Wharf, chameleon, wait};
+use wharf_tests::{Answer, Site, Wharf, chameleon, library, wait};
 
 const OFF: &[&str] = &["--set", "access_log.format=off"];
 
@@ -239,4 +239,18 @@ fn a_session_stays_with_the_version_it_began_in() {
     wharf.remove("deploy/shop##1.so");
     wait("version 2 to answer", || (ask(&wharf, "/shop/", &sid).text() == "two").then_some(()));
     assert_eq!(ask(&wharf, "/shop/s/count", &sid).text(), "3");
+}
+
+#[test]
+fn a_dispatched_request_has_the_session_of_the_first() {
+    let wharf = Site::new().with("deploy/shop.so", library("dispatching")).start(OFF);
+    for (path, first, second) in
+        [("/count/forward", "1", "2"), ("/count/include", "1 2", "3 4"), ("/count/error", "2", "4")]
+    {
+        let begun = wharf.get(&format!("/shop{path}"));
+        assert_eq!(begun.text(), first, "{path}");
+        let sid = id(&begun).expect("a cookie, wherever the session began");
+        let again = ask(&wharf, &format!("/shop{path}"), &sid);
+        assert_eq!((again.text().as_str(), again.header("set-cookie")), (second, None), "{path}");
+    }
 }

@@ -226,6 +226,15 @@ fn clients_show_certificates() {
         let wharf = start(site, &[&auth, "tls.client_ca=ca.pem"]);
         let get = |more: &[&str]| curl(&wharf, "https://shop.example/shop/", more);
         assert_eq!(get(&["--cert", "client.crt", "--key", "client.key"]).as_deref(), Ok("one"), "{auth}");
+        // What the handshake agreed on reaches the application.
+        let said =
+            curl(&wharf, "https://shop.example/shop/tls", &["--cert", "client.crt", "--key", "client.key"]).unwrap();
+        assert!(said.starts_with("TLSv1.3 TLS") && said.contains("Some(\"shop.example\") Some(\"[30, 82] "), "{said}");
+        if without {
+            let said = curl(&wharf, "https://shop.example/shop/tls", &["--tls-max", "1.2"]).unwrap();
+            assert!(said.starts_with("TLSv1.2 TLS_") && said.ends_with("Some(\"shop.example\") None"), "{said}");
+        }
+        assert_eq!(wharf.get("/shop/tls").text(), "none secure=false");
         assert_eq!(get(&[]).is_ok(), without, "{auth}: no certificate");
         assert!(get(&["--cert", "stranger.crt", "--key", "stranger.key"]).is_err(), "{auth}: of another authority");
         wait("the log to say so", || wharf.log().contains("a TLS handshake failed").then_some(()));

@@ -15,11 +15,11 @@ use http_body::{Body as HttpBody, Frame as HttpFrame, SizeHint};
 use hyper::upgrade::OnUpgrade;
 use wharf_abi::{
     FfiBody, FfiBytes, FfiFuture, FfiRequest, FfiResponse, FfiResponseBody, Frame, Header, ModuleRef, Outcome,
-    PollFrame, RawStr, RequestHead, Trailer,
+    PollFrame, RawStr, RequestHead, TlsHead, Trailer,
 };
 use wharf_kernel::per_thread::{Alone, PerThread};
 use wharf_kernel::session::{SessionFuture, SessionSlot};
-use wharf_kernel::{Body, BoxError, Endpoint, Exchange, Hold, Lease, PathElements, ResponseFuture, Version};
+use wharf_kernel::{Body, BoxError, Endpoint, Exchange, Hold, Lease, PathElements, ResponseFuture, TlsFacts, Version};
 
 use crate::loaded::InstancePtr;
 use crate::session::{self, Sessions};
@@ -75,13 +75,14 @@ pub(crate) struct Outside {
     pub(crate) connection: Arc<wharf_kernel::Connection>,
     id: Arc<str>,
     headers: Vec<Header>,
+    tls: Option<TlsHead>,
     head: Option<RequestHead>,
     pub(crate) handles: Arc<Alone<Handles>>,
     pub(crate) session: SessionSlot,
     pub(crate) sessions: Option<Arc<Alone<Sessions>>>,
 }
 
-// SAFETY: all of it is but the views in `head` and `headers`, which point into what this owns and never changes.
+// SAFETY: all of it is but the views in `head`, `tls` and `headers`, which point into what this owns and never changes.
 unsafe impl Send for Outside {}
 // SAFETY: as above.
 unsafe impl Sync for Outside {}
@@ -106,8 +107,9 @@ fn cross(
     let sessions = sessions.cloned();
     let vtable = if sessions.is_some() { &raw const session::REQUEST } else { std::ptr::null() };
     // Put in its place first: the head points into it, and it stays there until the last reference is gone.
-    let mut owner =
-        Arc::new(Outside { parts, path, authority, connection, id, headers, head: None, handles, session, sessions });
+    let outside =
+        Outside { parts, path, authority, connection, id, headers, tls: None, head: None, handles, session, sessions };
+    let mut owner = Arc::new(outside);
     let mut head: *const RequestHead = std::ptr::null();
     // Nobody else has it yet, so this is always taken.
     if let Some(outside) = Arc::get_mut(&mut owner) {
@@ -115,6 +117,7 @@ fn cross(
             let header = Header { name: RawStr::new(name.as_str()), value: RawStr::from_bytes(value.as_bytes()) };
             outside.headers.push(header);
         }
+        outside.tls = outside.connection.tls.as_deref().map(tls_head);
         let made = request_head(outside);
         head = outside.head.insert(made);
     }
@@ -123,6 +126,15 @@ fn cross(
     // SAFETY: the head and all it points to live in `Outside`, of which `release` drops one reference, on whatever thread: it
     // is `Send` and `Sync`. The functions for sessions take just this owner.
     (unsafe { FfiRequest::new(head, owner.cast(), retain, release, vtable, body) }, kept, lease)
+}
+
+fn tls_head(facts: &TlsFacts) -> TlsHead {
+    TlsHead {
+        version: RawStr::new(facts.version),
+        cipher: RawStr::new(&facts.cipher),
+        server_name: RawStr::new(facts.server_name.as_deref().unwrap_or_default()),
+        client_certificate: RawStr::from_bytes(facts.client_certificate_der.as_deref().unwrap_or_default()),
+    }
 }
 
 fn request_head(outside: &Outside) -> RequestHead {
@@ -152,6 +164,7 @@ fn request_head(outside: &Outside) -> RequestHead {
         remote: outside.connection.remote.into(),
         local: outside.connection.local.into(),
         id: RawStr::new(&outside.id),
+        tls: outside.tls.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
         headers: outside.headers.as_ptr(),
         header_count: outside.headers.len(),
     }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use tokio_stream::StreamExt;
+use futures_util::StreamExt;
 use tokio_stream::wrappers::IntervalStream;
 use wharf_sdk::{App, Body, BoxError, Error, Request, Response, get};
 
@@ -17,9 +17,12 @@ fn time_of_day(now: SystemTime) -> String {
     format!("{:02}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
 }
 
-async fn events(_request: Request) -> Result<Response, Error> {
+async fn events(request: Request) -> Result<Response, Error> {
+    // A redeploy need not wait for it: the browser connects again, to the new version.
+    let context = request.context().clone();
+    let over = Box::pin(async move { context.draining().await });
     let ticks = IntervalStream::new(tokio::time::interval(Duration::from_secs(1)));
-    let events = ticks.take(EVENTS).map(|_| {
+    let events = ticks.take(EVENTS).take_until(over).map(|_| {
         let event = format!("event: tick\nretry: 1000\ndata: {}\n\n", time_of_day(SystemTime::now()));
         Ok::<_, BoxError>(event)
     });
@@ -64,5 +67,16 @@ mod tests {
             count += 1;
         }
         assert_eq!((count, begin.elapsed().as_secs()), (EVENTS, EVENTS as u64 - 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_end_at_once_when_the_application_has_to() {
+        let client = TestClient::new(app()).start().await.unwrap();
+        let mut response = client.get("/events").send().await;
+        assert!(response.chunk().await.is_some());
+        let begin = tokio::time::Instant::now();
+        client.context().begin_draining();
+        assert!(response.chunk().await.is_none());
+        assert_eq!(begin.elapsed().as_millis(), 0);
     }
 }

@@ -1,4 +1,7 @@
-//! A guest book: pages from templates, a form, and the redirect after a POST that keeps a reload from sending it twice.
+//! A guest book: pages from templates, a form, the redirect after a POST that keeps a reload from sending it twice, a session
+//! that remembers the guest, a filter, and error pages.
+//!
+//! Another site can't act for a guest: the session's cookie is `SameSite=Lax`, and whatever changes something is a POST.
 #![deny(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -6,12 +9,17 @@ use std::sync::{Mutex, PoisonError};
 
 use askama::Template;
 use serde::Deserialize;
-use wharf_sdk::{App, Error, Filter, Next, Request, Response, Servlet, StatusCode, any};
+use wharf_sdk::{App, Error, Filter, Next, Request, Response, Servlet, SessionKey, StatusCode, any, post};
 
 /// The oldest entries give way to new ones beyond this.
 const KEPT: usize = 100;
 const LONGEST_NAME: usize = 80;
 const LONGEST_MESSAGE: usize = 1_000;
+
+/// The name that this guest last signed with.
+const NAME: SessionKey<String> = SessionKey::new("name");
+/// What to say once, on the next page.
+const NOTICE: SessionKey<String> = SessionKey::new("notice");
 
 /// One entry: what a guest wrote, as typed. The template escapes it.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -38,6 +46,9 @@ struct Book<'a> {
     entries: &'a VecDeque<Entry>,
     draft: Entry,
     complaint: Option<&'static str>,
+    notice: Option<String>,
+    /// Who the session says this is.
+    guest: Option<String>,
 }
 
 /// The pages of the book.
@@ -47,22 +58,43 @@ struct Guestbook {
 }
 
 impl Guestbook {
-    fn page(&self, draft: Entry, complaint: Option<&'static str>) -> Result<Response, Error> {
+    async fn page(
+        &self,
+        request: &Request,
+        draft: Option<Entry>,
+        complaint: Option<&'static str>,
+    ) -> Result<Response, Error> {
+        // Who only looks needs no session.
+        let (mut notice, mut guest) = (None, None);
+        if let Some(session) = request.session_if_exists().await? {
+            guest = session.value(&NAME)?;
+            notice = session.value(&NOTICE)?;
+            session.remove(NOTICE.name())?;
+        }
+        let draft = draft.unwrap_or_else(|| Entry { name: guest.clone().unwrap_or_default(), ..Entry::default() });
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Response::html(Book { entries: &entries, draft, complaint }.render()?))
+        let page = Book { entries: &entries, draft, complaint, notice, guest }.render()?;
+        // It is for this guest alone.
+        Response::html(page).header("cache-control", "no-store")
     }
 }
 
 impl Servlet for Guestbook {
-    async fn get(&self, _request: Request) -> Result<Response, Error> {
-        self.page(Entry::default(), None)
+    async fn get(&self, request: Request) -> Result<Response, Error> {
+        self.page(&request, None, None).await
     }
 
     async fn post(&self, mut request: Request) -> Result<Response, Error> {
         let entry: Entry = request.form().await?;
         if let Some(complaint) = entry.complaint() {
-            return Ok(self.page(entry, Some(complaint))?.with_status(StatusCode::UNPROCESSABLE_ENTITY));
+            return Ok(self
+                .page(&request, Some(entry), Some(complaint))
+                .await?
+                .with_status(StatusCode::UNPROCESSABLE_ENTITY));
         }
+        let session = request.session().await?;
+        session.put(&NAME, &entry.name)?;
+        session.put(&NOTICE, &format!("Thank you, {}!", entry.name.trim()))?;
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.push_front(entry);
         entries.truncate(KEPT);
@@ -71,16 +103,31 @@ impl Servlet for Guestbook {
 }
 
 #[derive(Template)]
-#[template(path = "lost.html")]
-struct Lost<'a> {
+#[template(path = "problem.html")]
+struct Problem<'a> {
+    title: &'a str,
+    text: &'a str,
     path: &'a str,
     home: &'a str,
 }
 
-/// The page for what is not there.
-async fn lost(request: Request) -> Result<Response, Error> {
-    let path = request.error().map_or("", |error| error.request_uri());
-    Ok(Response::html(Lost { path, home: &format!("{}/", request.context_path()) }.render()?))
+/// The page for what went wrong. It says nothing of the inside.
+async fn problem(request: Request) -> Result<Response, Error> {
+    let (status, path) = request.error().map_or((0, ""), |error| (error.status().as_u16(), error.request_uri()));
+    let (title, text) = match status {
+        404 => ("Not in the guest book", "There is no such page."),
+        413 => ("Too much for the guest book", "What you sent is too large."),
+        _ => ("The guest book is closed for a moment", "Something went wrong here. Please try again."),
+    };
+    Ok(Response::html(Problem { title, text, path, home: &format!("{}/", request.context_path()) }.render()?))
+}
+
+/// Ends the session of a guest who wants to be forgotten.
+async fn forget(request: Request) -> Result<Response, Error> {
+    if let Some(session) = request.session_if_exists().await? {
+        session.invalidate()?;
+    }
+    Response::see_other("./")
 }
 
 /// Pages carry no scripts, so none may run, whatever a guest manages to write.
@@ -98,7 +145,11 @@ pub fn app() -> App {
     App::new()
         .filter("no-scripts", "/*", NoScripts)
         .servlet("guestbook", "", Guestbook::default())
-        .error_page(StatusCode::NOT_FOUND, any(lost))
+        .servlet("forget", "/forget", post(forget))
+        .error_page(StatusCode::NOT_FOUND, any(problem))
+        .error_page(StatusCode::PAYLOAD_TOO_LARGE, any(problem))
+        .error_page(StatusCode::INTERNAL_SERVER_ERROR, any(problem))
+        .error_page(StatusCode::SERVICE_UNAVAILABLE, any(problem))
 }
 
 wharf_sdk::export!(app);
@@ -139,6 +190,32 @@ mod tests {
         assert!(lost.header("content-security-policy").is_some(), "the filter has seen the response");
         let page = lost.text().await;
         assert!(page.contains("href=\"/guestbook/\"") && !page.contains("<b>"), "{page}");
+    }
+
+    #[tokio::test]
+    async fn a_guest_is_remembered_thanked_once_and_forgotten() {
+        let client = TestClient::new(app()).start().await.unwrap();
+        let first = client.get("/").send().await;
+        assert_eq!(first.header("set-cookie"), None, "who only looks needs no session");
+        let posted = client.post("/").form(&[("name", "<Ada>"), ("message", "Hello")]).send().await;
+        assert!(posted.header("set-cookie").unwrap().contains("SameSite=Lax"));
+        let page = client.get("/").send().await.text().await;
+        assert!(page.contains("Thank you, &#60;Ada&#62;!") && page.contains("value=\"&#60;Ada&#62;\""), "{page}");
+        let page = client.get("/").send().await.text().await;
+        assert!(!page.contains("Thank you") && page.contains("value=\"&#60;Ada&#62;\""), "{page}");
+        assert_eq!(client.get("/forget").send().await.status(), 405, "a link forgets nobody");
+        assert_eq!(client.post("/forget").send().await.header("location"), Some("./"));
+        let page = client.get("/").send().await.text().await;
+        assert!(page.contains("value=\"\"") && page.contains("Hello"), "{page}");
+    }
+
+    #[tokio::test]
+    async fn a_form_too_large_has_a_page() {
+        let client = TestClient::new(app()).start().await.unwrap();
+        let message = "x".repeat(wharf_sdk::DEFAULT_CONTENT_LIMIT);
+        let answer = client.post("/").form(&[("name", "x"), ("message", message.as_str())]).send().await;
+        assert_eq!(answer.status(), 413);
+        assert!(answer.text().await.contains("What you sent is too large."));
     }
 
     #[tokio::test]

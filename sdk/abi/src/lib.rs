@@ -14,6 +14,7 @@ mod host;
 mod message;
 mod module;
 mod session;
+mod tls;
 mod upgrade;
 mod waker;
 
@@ -29,6 +30,7 @@ pub use session::{
     FfiOpening, FfiOpeningVTable, FfiSession, FfiSessionVTable, Opened, RequestSessionsVTable, RequestedSession,
     SessionFacts, SessionRefused, SessionValue,
 };
+pub use tls::{TlsHead, TlsView};
 pub use upgrade::{Duplex, FfiStream, FfiStreamVTable, FfiUpgrade, FfiUpgradeVTable, PollIo, Upgrade, UpgradeOutcome};
 pub use waker::WakerHead;
 

@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use abi_stable::StableAbi;
 use abi_stable::std_types::ROption;
 
-use crate::{FfiBody, FfiBytes, FfiOpening, FfiUpgrade, RawStr, RequestSessionsVTable, RequestedSession};
+use crate::{
+    FfiBody, FfiBytes, FfiOpening, FfiUpgrade, RawStr, RequestSessionsVTable, RequestedSession, TlsHead, TlsView,
+};
 
 /// One header field line, borrowed.
 #[repr(C)]
@@ -96,6 +98,8 @@ pub struct RequestHead {
     pub local: Address,
     /// Request id.
     pub id: RawStr,
+    /// What TLS agreed on; null where the connection itself is not encrypted.
+    pub tls: *const TlsHead,
     /// The header field lines.
     pub headers: *const Header,
     /// How many there are.
@@ -168,6 +172,12 @@ impl FfiRequest {
     pub fn head(&self) -> &RequestHead {
         // SAFETY: valid until `Drop`, by the contract of `new`.
         unsafe { &*self.head }
+    }
+
+    /// What TLS agreed on for its connection.
+    pub fn tls(&self) -> Option<TlsView<'_>> {
+        // SAFETY: null or valid until `Drop`, with all it points to, by the contract of `new`.
+        unsafe { self.head().tls.as_ref().map(|tls| tls.view()) }
     }
 
     /// The header lines: name (lower case) and value.

@@ -172,6 +172,8 @@ pub fn wrk_number(report: &str, label: &str) -> Option<f64> {
 pub struct Client {
     stream: BufReader<TcpStream>,
     host: String,
+    /// Sent with each request; what the server last set.
+    pub cookie: Option<String>,
 }
 
 impl Client {
@@ -183,7 +185,7 @@ impl Client {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        Ok(Self { stream: BufReader::new(stream), host: address.to_owned() })
+        Ok(Self { stream: BufReader::new(stream), host: address.to_owned(), cookie: None })
     }
 
     /// GET: status and content.
@@ -191,7 +193,8 @@ impl Client {
     /// # Errors
     /// When the connection breaks.
     pub fn get(&mut self, path: &str) -> Result<(u16, String)> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.host);
+        let cookie = self.cookie.as_ref().map_or_else(String::new, |cookie| format!("Cookie: {cookie}\r\n"));
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{cookie}\r\n", self.host);
         self.stream.get_mut().write_all(request.as_bytes())?;
         let mut line = String::new();
         self.stream.read_line(&mut line)?;
@@ -204,6 +207,10 @@ impl Client {
             }
             if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
                 length = value.trim().parse()?;
+            }
+            if line.to_ascii_lowercase().starts_with("set-cookie:") {
+                let cookie = line["set-cookie:".len()..].split(';').next().unwrap_or_default();
+                self.cookie = Some(cookie.trim().to_owned());
             }
             if line == "\r\n" {
                 break;

@@ -1,7 +1,7 @@
-//! Keeps WebSockets open through one redeploy after the other, with requests beside them, and says what became of them.
+//! Keeps WebSockets open through one redeploy after the other, with requests of sessions beside them, and says what became of them.
 //!
 //! `cargo run --release -p wharf-bench --bin sockets`. Exits with 1 when a promise is broken: a socket that was not closed with
-//! 1001 within the drain time, a request that failed, a generation that stayed.
+//! 1001 within the drain time, a request that failed, a session value that was lost, a generation that stayed.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
@@ -81,18 +81,38 @@ async fn socket(address: String, served: watch::Receiver<Instant>, tell: mpsc::U
     }
 }
 
-/// Asks on and on until told to stop, and until there were enough.
-fn ask(address: &str, wanted: u64, asked: &AtomicU64, failed: &AtomicU64, stop: &AtomicBool) {
-    let mut client = None;
-    while !stop.load(Ordering::Relaxed) || asked.load(Ordering::Relaxed) < wanted {
+/// What became of the requests.
+#[derive(Default)]
+struct Asked {
+    all: AtomicU64,
+    failed: AtomicU64,
+    /// Answers whose number was not the next one of the session.
+    lost: AtomicU64,
+}
+
+/// Asks on and on, in one session, until told to stop, and until there were enough.
+fn ask(address: &str, wanted: u64, asked: &Asked, stop: &AtomicBool) {
+    let (mut client, mut cookie, mut last) = (None, None, 0);
+    while !stop.load(Ordering::Relaxed) || asked.all.load(Ordering::Relaxed) < wanted {
         let answer = match &mut client {
-            None => Client::connect(address).and_then(|c| client.insert(c).get("/app/")),
-            Some(client) => client.get("/app/"),
+            None => Client::connect(address).and_then(|mut c| {
+                c.cookie.clone_from(&cookie);
+                client.insert(c).get("/app/count")
+            }),
+            Some(client) => client.get("/app/count"),
         };
-        asked.fetch_add(1, Ordering::Relaxed);
-        if !answer.is_ok_and(|(status, body)| status == 200 && generation(&body).is_some()) {
-            failed.fetch_add(1, Ordering::Relaxed);
-            client = None;
+        asked.all.fetch_add(1, Ordering::Relaxed);
+        match answer {
+            Ok((200, body)) if generation(&body).is_some() => {
+                let number = body.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or_default();
+                asked.lost.fetch_add(u64::from(number != last + 1), Ordering::Relaxed);
+                last = number;
+                cookie = client.as_ref().and_then(|client| client.cookie.clone());
+            }
+            _ => {
+                asked.failed.fetch_add(1, Ordering::Relaxed);
+                client = None;
+            }
         }
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -134,13 +154,12 @@ async fn run(arguments: &Arguments) -> Result<bool> {
         arguments.redeploys
     );
 
-    let (asked, failed, stop) =
-        (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (asked, stop) = (Arc::new(Asked::default()), Arc::new(AtomicBool::new(false)));
     let askers: Vec<_> = (0..2)
         .map(|_| {
             let (address, wanted) = (address.clone(), arguments.requests);
-            let (asked, failed, stop) = (asked.clone(), failed.clone(), stop.clone());
-            std::thread::spawn(move || ask(&address, wanted, &asked, &failed, &stop))
+            let (asked, stop) = (asked.clone(), stop.clone());
+            std::thread::spawn(move || ask(&address, wanted, &asked, &stop))
         })
         .collect();
 
@@ -194,16 +213,16 @@ async fn run(arguments: &Arguments) -> Result<bool> {
     let (end, descriptors) = (server.resident_kib()?, server.descriptors()?);
     stop.store(true, Ordering::Relaxed);
     tokio::task::block_in_place(|| askers.into_iter().for_each(|asker| _ = asker.join()));
-    let (asked, failed) = (asked.load(Ordering::Relaxed), failed.load(Ordering::Relaxed));
+    let [asked, failed, lost] = [&asked.all, &asked.failed, &asked.lost].map(|n| n.load(Ordering::Relaxed));
     let last = lateness.iter().copied().fold(0.0, f64::max);
     let (median, p99) = median_and_p99(lateness);
     let due = arguments.redeploys * arguments.sockets as u64;
     println!("sockets: {closed} closed of {due}, {wrong} not with 1001 in the drain time, {refused} not opened");
     println!("after the new version's first answer: median {median:.1} ms, p99 {p99:.1} ms, last {last:.1} ms");
-    println!("requests: {asked}, {failed} failed");
+    println!("requests: {asked}, {failed} failed, {lost} with a session value lost");
     println!("old generations mapped: {}; {descriptors} descriptors, {base_descriptors} after 5 redeploys", left - 1);
     println!("resident {end} KiB, {base} KiB after 5 redeploys");
-    let kept = closed == due && wrong == 0 && refused == 0 && failed == 0 && left == 1;
+    let kept = closed == due && wrong == 0 && refused == 0 && failed == 0 && lost == 0 && left == 1;
     if !kept {
         print!("{}", std::fs::read_to_string(folder.path().join("log"))?);
     }
