@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use wharf_tests::{Client, Load, Site, chameleon, library, wait, within};
+use wharf_tests::{Client, Load, Site, chameleon, wait, within};
 
 #[test]
 fn a_graceful_stop_finishes_what_is_in_flight() {
@@ -37,11 +37,11 @@ fn a_graceful_stop_finishes_what_is_in_flight() {
 
 #[test]
 fn a_second_signal_forces_the_end() {
-    let site = Site::new().with("deploy/clock.so", library("clock"));
+    let site = Site::new().with("deploy/shop.so", chameleon("one"));
     let mut wharf = site.start(&[]);
-    let mut events = wharf.connect();
-    events.write("GET", "/clock/events", &[], b"").unwrap();
-    assert_eq!(events.read_head().unwrap().status, 200);
+    let mut slow = wharf.connect();
+    slow.write("GET", "/shop/slow?millis=60000", &[], b"").unwrap();
+    wait("the request", || (wharf.app("shop")["generations"][0]["leases"] == 1).then_some(()));
     wharf.signal(Signal::TERM);
     wait("the first signal", || wharf.log().contains("SIGTERM: stopping").then_some(()));
     assert!(wharf.ended().is_none());
@@ -53,11 +53,11 @@ fn a_second_signal_forces_the_end() {
 
 #[test]
 fn what_is_in_flight_after_the_drain_timeout_is_cut_and_counted() {
-    let site = Site::new().with("deploy/clock.so", library("clock"));
+    let site = Site::new().with("deploy/shop.so", chameleon("one"));
     let mut wharf = site.start(&["--set", "server.drain_timeout=500ms"]);
-    let mut events = wharf.connect();
-    events.write("GET", "/clock/events", &[], b"").unwrap();
-    assert_eq!(events.read_head().unwrap().status, 200);
+    let mut slow = wharf.connect();
+    slow.write("GET", "/shop/slow?millis=60000", &[], b"").unwrap();
+    wait("the request", || (wharf.app("shop")["generations"][0]["leases"] == 1).then_some(()));
     wharf.signal(Signal::TERM);
     assert_eq!(wharf.wait_end().code(), Some(1));
     assert!(wharf.log().contains("1 connections were cut after 500ms"), "{}", wharf.log());

@@ -146,6 +146,7 @@ fn a_realm_that_is_broken_refuses_and_changes_take_effect() {
 #[test]
 fn constraints_that_can_not_be_held_keep_an_application_from_starting() {
     let wharf = site("").start(&[]);
+    wharf.put("deploy/bad/public/open/x.txt", "x");
     for (text, word) in [
         (APP.replace("\"staff\"", "\"stuff\""), "stuff"),
         (APP.replace("BASIC", "BEARER"), "passwords"),
@@ -153,7 +154,7 @@ fn constraints_that_can_not_be_held_keep_an_application_from_starting() {
         (APP.replace("patterns = [\"/never/*\"]", "patterns = [\"never\"]"), "never"),
     ] {
         wharf.put("deploy/bad/app.toml", text);
-        let error = wait("the refusal", || {
+        let error = wait(&format!("the refusal that says {word}"), || {
             let error = wharf.app("bad")["error"].to_string();
             error.contains(word).then_some(error)
         });
