@@ -19,6 +19,7 @@ use wharf_kernel::{Endpoint, Exchange, Refusal, ResponseFuture};
 
 use self::app::App;
 use crate::generation::Generation;
+use crate::program;
 use crate::program::request::begin;
 use crate::program::runtime::Threads;
 
@@ -36,23 +37,14 @@ impl Default for FastCgi {
 
 impl Launcher for FastCgi {
     fn verify(&self, plan: &Plan) -> Result<Description, Refusal> {
-        let refuse = |code, what: String| Refusal::new(code, format!("{}: {what}", plan.source.display()));
-        let metadata = std::fs::metadata(&plan.source).map_err(|e| refuse(Code::Unreadable, e.to_string()))?;
-        if !metadata.is_dir() {
-            return Err(refuse(Code::NotRegular, "not a folder".into()));
-        }
+        program::check_root(plan)?;
         let options = options(plan);
         let bad =
             |what: String| Refusal::new(Code::BadAppToml, format!("[fastcgi] {what}")).fix("correct the key named");
         options.check().map_err(bad)?;
-        for folder in options.sendfile_roots.iter().chain(options.accel_redirects.values()) {
-            if !base(plan).join(folder).is_dir() {
-                return Err(bad(format!("sendfile_roots, accel_redirects: {} is not a folder", folder.display())));
-            }
-        }
-        let folder = plan.folder.as_deref().unwrap_or(&plan.source);
-        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Description { name, ..Description::default() })
+        let folders = options.sendfile_roots.iter().chain(options.accel_redirects.values());
+        program::check_send_folders(base(plan), folders).map_err(bad)?;
+        Ok(program::describe(plan))
     }
 
     fn launch(&self, plan: &Plan) -> Result<Arc<dyn Launched>, Refusal> {
