@@ -168,10 +168,12 @@ pub fn wrk_number(report: &str, label: &str) -> Option<f64> {
     rest.trim_start().split([' ', ',']).next()?.parse().ok()
 }
 
-/// One keep-alive connection.
+/// One keep-alive connection, made anew after an answer that said `Connection: close` (RFC 9112 section 9.6).
 pub struct Client {
     stream: BufReader<TcpStream>,
     host: String,
+    /// The last answer said that it is the last of its connection.
+    closed: bool,
     /// Sent with each request; what the server last set.
     pub cookie: Option<String>,
 }
@@ -182,10 +184,7 @@ impl Client {
     /// # Errors
     /// When nobody listens.
     pub fn connect(address: &str) -> Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        Ok(Self { stream: BufReader::new(stream), host: address.to_owned(), cookie: None })
+        Ok(Self { stream: open(address)?, host: address.to_owned(), closed: false, cookie: None })
     }
 
     /// GET: status and content.
@@ -193,6 +192,9 @@ impl Client {
     /// # Errors
     /// When the connection breaks.
     pub fn get(&mut self, path: &str) -> Result<(u16, String)> {
+        if std::mem::take(&mut self.closed) {
+            self.stream = open(&self.host)?;
+        }
         let cookie = self.cookie.as_ref().map_or_else(String::new, |cookie| format!("Cookie: {cookie}\r\n"));
         let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{cookie}\r\n", self.host);
         self.stream.get_mut().write_all(request.as_bytes())?;
@@ -205,10 +207,12 @@ impl Client {
             if self.stream.read_line(&mut line)? == 0 {
                 return Err("cut in the header".into());
             }
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            let lower = line.to_ascii_lowercase();
+            if let Some(value) = lower.strip_prefix("content-length:") {
                 length = value.trim().parse()?;
-            }
-            if line.to_ascii_lowercase().starts_with("set-cookie:") {
+            } else if let Some(options) = lower.strip_prefix("connection:") {
+                self.closed = options.split(',').any(|option| option.trim() == "close");
+            } else if lower.starts_with("set-cookie:") {
                 let cookie = line["set-cookie:".len()..].split(';').next().unwrap_or_default();
                 self.cookie = Some(cookie.trim().to_owned());
             }
@@ -220,6 +224,13 @@ impl Client {
         self.stream.read_exact(&mut body)?;
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
+}
+
+fn open(address: &str) -> Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    Ok(BufReader::new(stream))
 }
 
 /// The value in the middle, and the one at the 99th percentile.
