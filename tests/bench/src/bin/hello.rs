@@ -3,6 +3,7 @@
 //! `cargo run --release -p wharf-bench --bin hello`; needs wrk. Prints medians over the rounds and the ratios of each round.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
@@ -22,6 +23,19 @@ struct Arguments {
     /// Wharf with its access log, written to a file.
     #[arg(long)]
     access_log: bool,
+    /// A processor for each side: the servers on the first, the client on the second (taskset of util-linux).
+    #[arg(long)]
+    apart: bool,
+}
+
+/// A command, held to one processor where they are kept apart.
+fn on(processor: u32, apart: bool, program: impl AsRef<OsStr>) -> Command {
+    if !apart {
+        return Command::new(program);
+    }
+    let mut command = Command::new("taskset");
+    command.args(["-c", &processor.to_string()]).arg(program);
+    command
 }
 
 struct Measured {
@@ -32,7 +46,7 @@ struct Measured {
 
 fn measure(server: &Server, arguments: &Arguments, seconds: u32) -> Result<Measured> {
     let before = server.cpu_seconds()?;
-    let output = Command::new("wrk")
+    let output = on(1, arguments.apart, "wrk")
         .args(["-t", "1", "-c", &arguments.connections.to_string(), "-d", &format!("{seconds}s")])
         .arg(format!("http://{}/hello/", server.address))
         .output()
@@ -53,15 +67,15 @@ fn run(arguments: &Arguments) -> Result<()> {
     std::fs::create_dir(folder.path().join("deploy"))?;
     std::fs::copy(release.join("libbench_hello.so"), folder.path().join("deploy/hello.so"))?;
     let format = if arguments.access_log { "combined" } else { "off" };
-    let mut wharf = Command::new(release.join("wharf"));
+    let mut wharf = on(0, arguments.apart, release.join("wharf"));
     wharf
         .args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "log.level=warn"])
         .args(["--set", &format!("access_log.format={format}"), "--set", "access_log.file=access.log"])
         .current_dir(&folder);
     let servers = [
         ("wharf", Server::start(&mut wharf)?),
-        ("plain axum", Server::start(&mut Command::new(release.join("plain_axum")))?),
-        ("bare hyper", Server::start(&mut Command::new(release.join("plain_hyper")))?),
+        ("plain axum", Server::start(&mut on(0, arguments.apart, release.join("plain_axum")))?),
+        ("bare hyper", Server::start(&mut on(0, arguments.apart, release.join("plain_hyper")))?),
     ];
     for (_, server) in &servers {
         measure(server, arguments, 1)?;

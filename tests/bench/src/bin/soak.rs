@@ -3,8 +3,9 @@
 //! `cargo run --release -p wharf-bench --bin soak -- --redeploys 2000`; needs wrk. Exits with 1 when a promise is broken.
 #![forbid(unsafe_code)]
 
+use std::io::Read;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -76,6 +77,35 @@ fn check(address: &str, path: &str, seen: &Seen) {
     }
 }
 
+/// The load, until it is told to end; it ends with this program, whatever happens.
+struct Wrk(Child);
+
+impl Wrk {
+    fn start(connections: u32, url: &str) -> Result<Self> {
+        let child = Command::new("wrk")
+            .args(["-t", "1", "-c", &connections.to_string(), "-d", "24h", url])
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|e| format!("wrk (Debian package wrk): {e}"))?;
+        Ok(Self(child))
+    }
+
+    /// Ends the load. Returns wrk's report.
+    fn end(mut self) -> Result<String> {
+        Command::new("kill").args(["-INT", &self.0.id().to_string()]).status()?;
+        let mut report = String::new();
+        self.0.stdout.take().ok_or("no output")?.read_to_string(&mut report)?;
+        Ok(report)
+    }
+}
+
+impl Drop for Wrk {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn drop_in(file: &Path, deploy: &Path) -> Result<()> {
     let part = deploy.join(".app.part");
     std::fs::copy(file, &part)?;
@@ -109,12 +139,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let size = std::fs::metadata(&files[0])?.len() as f64 / 1e6;
     println!("wharf pid {} on {address}; a module of {size:.1} MB; {} redeploys", server.pid(), arguments.redeploys);
 
-    let wrk = Command::new("wrk")
-        .args(["-t", "1", "-c", &arguments.connections.to_string(), "-d", "24h"])
-        .arg(format!("http://{address}/app/"))
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|e| format!("wrk (Debian package wrk): {e}"))?;
+    let wrk = Wrk::start(arguments.connections, &format!("http://{address}/app/"))?;
     let seen = Arc::new(Seen::default());
     let clients: Vec<_> = ["/app/", "/app/sleep", "/app/spawn"]
         .map(|path| {
@@ -165,9 +190,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     for client in clients {
         let _ = client.join();
     }
-    let wrk_pid = wrk.id().to_string();
-    Command::new("kill").args(["-INT", &wrk_pid]).status()?;
-    let report = String::from_utf8_lossy(&wrk.wait_with_output()?.stdout).into_owned();
+    let report = wrk.end()?;
     let mapped = wait_for(Duration::from_secs(15), || Ok(Some(server.generations()?).filter(|n| *n == 1)))
         .or_else(|_| server.generations())?;
     let end = server.resident_kib()?;
