@@ -244,7 +244,7 @@ impl Future for Answer {
                     Err(error) => {
                         tracing::warn!("the request can't be represented: {error}");
                         let bad = Response::status(http::StatusCode::BAD_REQUEST);
-                        return Poll::Ready(ffi::response(bad, runtime, this.id.clone()));
+                        return Poll::Ready(ffi::response(bad, runtime, &this.id));
                     }
                 }
             }
@@ -252,19 +252,22 @@ impl Future for Answer {
             let Poll::Ready(response) = future.as_mut().poll(cx) else { return Poll::Pending };
             this.state = State::Done;
             running.context.link().cancellations.answered(&this.id);
-            Poll::Ready(ffi::response(response, runtime, this.id.clone()))
+            Poll::Ready(ffi::response(response, runtime, &this.id))
         })
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        let _inside = self.this.runtime.enter();
-        let id = self.id.clone();
-        if let State::Running(_) = self.state {
-            // Before its future goes, whose destructors may look.
-            self.this.context.link().cancellations.cancelled(&id);
+        let Self { state, this, id } = self;
+        if let State::Done = state {
+            return;
         }
-        for_request(&id, || self.state = State::Done);
+        let _inside = this.runtime.enter();
+        if let State::Running(_) = state {
+            // Before its future goes, whose destructors may look.
+            this.context.link().cancellations.cancelled(id);
+        }
+        for_request(id, || *state = State::Done);
     }
 }

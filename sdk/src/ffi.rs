@@ -11,6 +11,7 @@ use http_body::{Body as HttpBody, Frame as HttpFrame, SizeHint};
 use tokio::runtime::Handle;
 use wharf_abi::{
     FfiBody, FfiBytes, FfiRequest, FfiResponse, FfiResponseBody, FfiUpgrade, Frame, Header, PollFrame, RawStr, Trailer,
+    contain,
 };
 
 use crate::body::BodyKind;
@@ -98,49 +99,71 @@ impl HttpBody for Incoming {
     }
 }
 
-/// A response's header fields in the hands of the container.
+/// Content up to this size is lent with the head: the container copies it in any case.
+const LEND_UP_TO: usize = 1024;
+/// Header lines that cost no allocation of their own.
+const FEW: usize = 8;
+
+/// What of a response is lent to the container.
 struct Outside {
-    /// Owns what `list` points to.
-    _headers: HeaderMap,
-    list: Vec<Header>,
+    /// Owns what the lines point to.
+    headers: HeaderMap,
+    /// The lines: in place while they are few.
+    few: [Header; FEW],
+    many: Vec<Header>,
+    /// Content that is lent.
+    content: Bytes,
 }
 
 /// Hands a response over. A streamed body is polled inside `runtime`, for the request with this `id`.
-pub(crate) fn response(response: Response, runtime: &Handle, id: Arc<str>) -> FfiResponse {
+pub(crate) fn response(response: Response, runtime: &Handle, id: &Arc<str>) -> FfiResponse {
     let (mut parts, body) = response.into_http().into_parts();
     let switch = Switch::of(parts.status, &mut parts.extensions);
-    let body = match switch {
-        Some(handler) => FfiResponseBody::Upgrade(FfiUpgrade::new(Tunnel::new(handler, runtime.clone(), id))),
+    let (body, content) = match switch {
+        Some(handler) => {
+            let tunnel = Tunnel::new(handler, runtime.clone(), id.clone());
+            (FfiResponseBody::Upgrade(FfiUpgrade::new(tunnel)), Bytes::new())
+        }
         None => content(body, runtime, id),
     };
+    let mut outside =
+        Box::new(Outside { headers: parts.headers, few: [Header::EMPTY; FEW], many: Vec::new(), content });
+    let Outside { headers, few, many, content } = &mut *outside;
     // Names and values live in the map's own heap blocks, which do not move with the map; standard names are static.
-    let list = parts
-        .headers
-        .iter()
-        .map(|(name, value)| Header { name: RawStr::new(name.as_str()), value: RawStr::from_bytes(value.as_bytes()) })
-        .collect();
-    let outside = Box::new(Outside { _headers: parts.headers, list });
-    let list: *const [Header] = &raw const *outside.list;
+    let lines = headers.iter().map(|(name, value)| Header::new(name.as_str(), value.as_bytes()));
+    let list: *const [Header] = if headers.len() <= FEW {
+        few.iter_mut().zip(lines).for_each(|(place, line)| *place = line);
+        &raw const few[..headers.len()]
+    } else {
+        many.extend(lines);
+        &raw const many[..]
+    };
+    let lent = RawStr::from_bytes(content);
     let owner = Box::into_raw(outside);
     unsafe extern "C" fn release(owner: *const ()) {
         // SAFETY: the box made above, released once.
-        drop(unsafe { Box::from_raw(owner.cast::<Outside>().cast_mut()) });
+        let outside = unsafe { Box::from_raw(owner.cast::<Outside>().cast_mut()) };
+        contain(|| drop(outside));
     }
-    // SAFETY: the list and all it points to live until `release`, on whatever thread: a header map is `Send`.
-    unsafe { FfiResponse::new(parts.status.as_u16(), &*list, owner.cast_const().cast(), release, body) }
+    // SAFETY: the list, all it points to and the content live until `release`, on whatever thread: `Outside` is but views
+    // beside a map and bytes, which are `Send`.
+    unsafe { FfiResponse::new(parts.status.as_u16(), &*list, lent, owner.cast_const().cast(), release, body) }
 }
 
-fn content(body: Body, runtime: &Handle, id: Arc<str>) -> FfiResponseBody {
-    match body.into_kind() {
+/// The content, and what of it is lent.
+fn content(body: Body, runtime: &Handle, id: &Arc<str>) -> (FfiResponseBody, Bytes) {
+    let body = match body.into_kind() {
         BodyKind::Empty => FfiResponseBody::Empty,
+        BodyKind::Full(bytes) if bytes.len() <= LEND_UP_TO => return (FfiResponseBody::Lent, bytes),
         BodyKind::Full(bytes) => FfiResponseBody::Full(FfiBytes::from_owner(bytes)),
         BodyKind::Stream(stream) => {
             let stream = stream.into_inner().unwrap_or_else(PoisonError::into_inner);
             let exact = stream.size_hint().exact();
-            let outgoing = Outgoing { stream: Some(stream), runtime: runtime.clone(), id };
+            let outgoing = Outgoing { stream: Some(stream), runtime: runtime.clone(), id: id.clone() };
             FfiResponseBody::Stream(FfiBody::new(outgoing, exact))
         }
-    }
+    };
+    (body, Bytes::new())
 }
 
 /// A streamed response body, polled and dropped inside the module's runtime.

@@ -190,7 +190,7 @@ impl Bench {
 
     fn serving(&self, path: &str) -> Option<u64> {
         match self.routes.load().find("", path) {
-            Lookup::Found(route) => Some(route.generation),
+            Lookup::Found(route, _) => Some(route.generation),
             _ => None,
         }
     }

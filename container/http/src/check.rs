@@ -1,5 +1,8 @@
 //! What every request must satisfy before it is mapped; hyper has checked the grammar of the message before.
 
+use std::cell::RefCell;
+use std::sync::Arc;
+
 use http::header::{EXPECT, HOST, HeaderValue};
 use http::{Method, Request, StatusCode, Version};
 use wharf_mapping::parse_host;
@@ -25,10 +28,10 @@ const fn reject(status: StatusCode, detail: &'static str) -> Reject {
 }
 
 /// Whom a request is for.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Authority {
     /// Host and port as sent.
-    pub(crate) text: Box<str>,
+    pub(crate) text: Arc<str>,
     /// Length of the host in it.
     host: usize,
 }
@@ -65,7 +68,8 @@ pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits, asked: &Asked)
         return Err(reject(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many cookies."));
     }
     let authority = authority(request)?;
-    if let Some(expectation) = request.headers().get(EXPECT)
+    if asked.expects
+        && let Some(expectation) = request.headers().get(EXPECT)
         && !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
         return Err(reject(StatusCode::EXPECTATION_FAILED, ""));
@@ -88,16 +92,13 @@ fn authority<B>(request: &mut Request<B>) -> Result<Authority, Reject> {
     let host = match host {
         None if request.version() >= Version::HTTP_11 => return bad("The request has no Host header."),
         None => None,
-        Some(value) => match value.to_str().ok().and_then(|text| Some((text, parse_host(text).ok()?.host.len()))) {
+        Some(value) => match parsed(value) {
             None => return bad("The Host header is not valid."),
             some => some,
         },
     };
     let uri = request.uri();
-    let Some(scheme) = uri.scheme() else {
-        let (text, host) = host.unwrap_or_default();
-        return Ok(Authority { text: text.into(), host });
-    };
+    let Some(scheme) = uri.scheme() else { return Ok(host.unwrap_or_default()) };
     if !matches!(scheme.as_str(), "http" | "https") {
         return bad("The scheme of the request target is neither http nor https.");
     }
@@ -107,10 +108,24 @@ fn authority<B>(request: &mut Request<B>) -> Result<Authority, Reject> {
     let target = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
     let Ok(parsed) = parse_host(target) else { return bad("The host in the request target is not valid.") };
     let target = Authority { text: target.into(), host: parsed.host.len() };
-    if host.is_none_or(|(text, _)| text != &*target.text)
+    if host.is_none_or(|host| host.text != target.text)
         && let Ok(value) = HeaderValue::from_str(&target.text)
     {
         request.headers_mut().insert(HOST, value);
     }
     Ok(target)
+}
+
+/// A Host header, taken apart. The last one that this thread saw is remembered: most requests name the same host.
+fn parsed(value: &HeaderValue) -> Option<Authority> {
+    thread_local! {
+        static LAST: RefCell<Authority> = RefCell::default();
+    }
+    LAST.with_borrow_mut(|last| {
+        if last.text.is_empty() || last.text.as_bytes() != value.as_bytes() {
+            let text = value.to_str().ok()?;
+            *last = Authority { text: text.into(), host: parse_host(text).ok()?.host.len() };
+        }
+        Some(last.clone())
+    })
 }

@@ -53,7 +53,7 @@ pub(crate) fn dispatch(
     for _ in 0..TRIES {
         let table = routes.load();
         let route = match table.find(host, &path.decoded) {
-            Lookup::Found(route) => pinned(table.versions(host, &path.decoded), route, &request),
+            Lookup::Found(route, versions) => pinned(versions, route, &request),
             Lookup::Suspended(_) => {
                 let mut response = page(StatusCode::SERVICE_UNAVAILABLE, "");
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
@@ -193,12 +193,13 @@ fn root_redirect(route: &Route, path: &CanonicalPath<'_>, request: &Request<Body
 /// Takes the path apart. `None` where no servlet of the context takes it.
 fn elements(route: &Route, path: &CanonicalPath<'_>) -> Option<PathElements> {
     let context = route.id.path.as_str();
-    let (mut encoded, mut decoded): (Box<str>, Box<str>) = ((&*path.encoded).into(), (&*path.decoded).into());
-    if decoded.len() == context.len() {
-        // The context path itself is answered as its root.
-        encoded = format!("{encoded}/").into();
-        decoded = format!("{decoded}/").into();
-    }
+    // The context path itself is answered as its root.
+    let text = |text: &str| match path.decoded.len() == context.len() {
+        true => format!("{text}/").into(),
+        false => text.into(),
+    };
+    let encoded: Arc<str> = text(&path.encoded);
+    let decoded = if path.decoded == path.encoded { encoded.clone() } else { text(&path.decoded) };
     let found = match &route.servlets {
         None => (0, 0, 0, true),
         Some(map) => {

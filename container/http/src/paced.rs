@@ -18,6 +18,9 @@ use crate::worker::Shared;
 /// reset the connection, and the client would never see why it was refused.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 256 * 1024);
 
+/// Answers of up to so many bytes, header included, go out from one place.
+const SMALL: usize = 512;
+
 /// A watched stream.
 pub(crate) struct Paced<S> {
     inner: S,
@@ -88,6 +91,19 @@ impl<S> Paced<S> {
     }
 }
 
+/// All of them in one place, if there is room.
+fn flatten<'a>(bufs: &[IoSlice<'_>], room: &'a mut [u8]) -> Option<&'a [u8]> {
+    let total = bufs.iter().map(|b| b.len()).sum();
+    let room = room.get_mut(..total)?;
+    let mut rest = &mut *room;
+    for buf in bufs {
+        let (place, after) = rest.split_at_mut(buf.len());
+        place.copy_from_slice(buf);
+        rest = after;
+    }
+    Some(room)
+}
+
 /// Whether these bytes may be hyper's own answer.
 fn is_bare(bytes: &[u8]) -> bool {
     bytes.starts_with(b"HTTP/1.1 4") && bytes.len() < 160
@@ -131,6 +147,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     ) -> Poll<io::Result<usize>> {
         if let [only] = bufs {
             return self.poll_write(cx, only);
+        }
+        // A small answer is sent from one place: that copy costs less than a system call with a list of places.
+        let mut small = [0; SMALL];
+        if let Some(flat) = flatten(bufs, &mut small) {
+            return self.poll_write(cx, flat);
         }
         let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
         if self.blocked.is_some() || polled.is_pending() {

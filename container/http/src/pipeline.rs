@@ -105,7 +105,7 @@ impl Pipeline {
             }
         };
         if let Some(record) = &mut tail.record {
-            record.host = authority.text.clone();
+            record.host = (*authority.text).into();
         }
 
         if let Some(incoming) = incoming {

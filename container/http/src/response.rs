@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use http::header::{
-    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HeaderName, HeaderValue, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as HttpBody;
@@ -20,6 +21,8 @@ pub(crate) struct Asked {
     pub(crate) chunked: bool,
     /// The connection, where the request asks to upgrade it (RFC 9110, section 7.8).
     pub(crate) upgrade: Option<Arc<Link>>,
+    /// Whether it has an expectation.
+    pub(crate) expects: bool,
     /// Cookies, and the lines they are in.
     pub(crate) cookies: usize,
     pub(crate) cookie_lines: usize,
@@ -28,7 +31,8 @@ pub(crate) struct Asked {
 impl Asked {
     pub(crate) fn of<B>(request: &Request<B>, link: Option<&Arc<Link>>) -> Self {
         let method = request.method().clone();
-        let mut this = Self { method, accept: None, chunked: false, upgrade: None, cookies: 0, cookie_lines: 0 };
+        let mut this =
+            Self { method, accept: None, chunked: false, upgrade: None, expects: false, cookies: 0, cookie_lines: 0 };
         for (name, value) in request.headers() {
             if *name == ACCEPT && this.accept.is_none() {
                 this.accept = Some(value.clone());
@@ -36,6 +40,8 @@ impl Asked {
                 this.chunked = true;
             } else if *name == UPGRADE && request.version() == Version::HTTP_11 {
                 this.upgrade = link.cloned();
+            } else if *name == EXPECT {
+                this.expects = true;
             } else if *name == COOKIE {
                 this.cookie_lines += 1;
                 this.cookies += value.as_bytes().split(|b| *b == b';').count();

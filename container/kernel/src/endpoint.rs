@@ -67,9 +67,9 @@ impl Connection {
 #[derive(Debug, Clone)]
 pub struct PathElements {
     /// Canonical path, still percent-encoded: dot segments resolved, path parameters removed, slashes merged.
-    pub encoded: Box<str>,
-    /// Canonical path, percent-decoded: what was mapped.
-    pub decoded: Box<str>,
+    pub encoded: Arc<str>,
+    /// Canonical path, percent-decoded: what was mapped. Where nothing was encoded, the same text as `encoded`, kept once.
+    pub decoded: Arc<str>,
     /// The context path that won (a prefix of `decoded`; and of `encoded` too, for a context path needs no escapes).
     pub context: ContextPath,
     /// End of the servlet path in `decoded`: `decoded[context.len()..servlet_end]`.
@@ -128,7 +128,7 @@ pub struct Exchange {
     /// Its path, mapped.
     pub path: PathElements,
     /// Host the client asked for, with the port if given: from the absolute-form target, else from the Host header.
-    pub authority: Box<str>,
+    pub authority: Arc<str>,
     /// The connection it came on.
     pub connection: Arc<Connection>,
     /// The request id: printed in the access log, and in every log record the application writes for it.

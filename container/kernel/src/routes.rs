@@ -138,8 +138,8 @@ impl HostRoutes {
 /// What a lookup came to.
 #[derive(Debug, Clone, Copy)]
 pub enum Lookup<'a> {
-    /// The newest version that is not suspended.
-    Found(&'a Arc<Route>),
+    /// The newest version that is not suspended, and all versions of its context, newest first, suspended ones too.
+    Found(&'a Arc<Route>, &'a [Arc<Route>]),
     /// Every version of the context is suspended; this is the newest. The answer is 503.
     Suspended(&'a Arc<Route>),
     /// No context contains the path. The answer is 404.
@@ -233,13 +233,13 @@ impl RouteTable {
     pub fn find(&self, host: &str, path: &str) -> Lookup<'_> {
         let versions = self.versions(host, path);
         match versions.iter().find(|route| !route.suspended) {
-            Some(route) => Lookup::Found(route),
+            Some(route) => Lookup::Found(route, versions),
             None => versions.first().map_or(Lookup::Missing, Lookup::Suspended),
         }
     }
 
-    /// All versions of the context that contains the path, newest first, suspended ones too.
-    pub fn versions(&self, host: &str, path: &str) -> &[Arc<Route>] {
+    /// All versions of the context that contains the path.
+    fn versions(&self, host: &str, path: &str) -> &[Arc<Route>] {
         self.host_index(host).map_or(&[], |index| self.hosts[index].versions(path))
     }
 

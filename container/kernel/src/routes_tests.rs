@@ -33,7 +33,7 @@ fn host(name: &str, aliases: &[&str], default: bool) -> HostSpec {
 
 fn generation(lookup: Lookup<'_>) -> Option<u64> {
     match lookup {
-        Lookup::Found(route) => Some(route.generation),
+        Lookup::Found(route, _) => Some(route.generation),
         _ => None,
     }
 }
@@ -154,7 +154,7 @@ proptest! {
             routes.iter().filter(|r| r.id.path.as_str() == c && !r.suspended).max_by(|a, b| a.id.version.cmp(&b.id.version))
         });
         match table.find("host", &path) {
-            Lookup::Found(found) => prop_assert_eq!(Some(found.generation), expected.map(|r| r.generation)),
+            Lookup::Found(found, _) => prop_assert_eq!(Some(found.generation), expected.map(|r| r.generation)),
             Lookup::Suspended(found) => {
                 prop_assert!(expected.is_none());
                 prop_assert_eq!(Some(found.id.path.as_str()), longest.map(String::as_str));

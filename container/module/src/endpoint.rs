@@ -71,7 +71,7 @@ impl Endpoint for ModuleEndpoint {
 pub(crate) struct Outside {
     pub(crate) parts: http::request::Parts,
     pub(crate) path: PathElements,
-    authority: Box<str>,
+    authority: Arc<str>,
     pub(crate) connection: Arc<wharf_kernel::Connection>,
     id: Arc<str>,
     headers: Vec<Header>,
@@ -113,10 +113,8 @@ fn cross(
     let mut head: *const RequestHead = std::ptr::null();
     // Nobody else has it yet, so this is always taken.
     if let Some(outside) = Arc::get_mut(&mut owner) {
-        for (name, value) in &outside.parts.headers {
-            let header = Header { name: RawStr::new(name.as_str()), value: RawStr::from_bytes(value.as_bytes()) };
-            outside.headers.push(header);
-        }
+        let lines = outside.parts.headers.iter();
+        outside.headers.extend(lines.map(|(name, value)| Header::new(name.as_str(), value.as_bytes())));
         outside.tls = outside.connection.tls.as_deref().map(tls_head);
         let made = request_head(outside);
         head = outside.head.insert(made);
@@ -324,6 +322,7 @@ fn back(lease: Lease, mut ffi: FfiResponse, on_upgrade: Option<OnUpgrade>) -> Re
             Body::empty()
         }
         FfiResponseBody::Empty => Body::empty(),
+        FfiResponseBody::Lent => Bytes::copy_from_slice(ffi.lent()).into(),
         FfiResponseBody::Full(bytes) if bytes.len() <= COPY_UP_TO => Bytes::copy_from_slice(&bytes).into(),
         FfiResponseBody::Full(bytes) => Bytes::from_owner(Chunk { bytes, _lease: lease.held_for(Hold::Body) }).into(),
         FfiResponseBody::Stream(body) => {

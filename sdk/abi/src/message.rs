@@ -19,6 +19,16 @@ pub struct Header {
     pub value: RawStr,
 }
 
+impl Header {
+    /// No line.
+    pub const EMPTY: Self = Self::new("", &[]);
+
+    /// A view of a line.
+    pub const fn new(name: &str, value: &[u8]) -> Self {
+        Self { name: RawStr::new(name), value: RawStr::from_bytes(value) }
+    }
+}
+
 /// An IP address and port, or nothing.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug, Default)]
@@ -213,6 +223,8 @@ impl Drop for FfiRequest {
 pub enum FfiResponseBody {
     /// None.
     Empty,
+    /// What [`FfiResponse::lent`] says: a little, that is copied rather than kept.
+    Lent,
     /// All of it.
     Full(FfiBytes),
     /// A stream of frames.
@@ -229,23 +241,25 @@ pub struct FfiResponse {
     pub status: u16,
     headers: *const Header,
     header_count: usize,
+    lent: RawStr,
     owner: *const (),
     release: unsafe extern "C" fn(*const ()),
     /// The content.
     pub body: ROption<FfiResponseBody>,
 }
 
-// SAFETY: the headers are only read, and their owner may be released on any thread (`FfiResponse::new` asks for it).
+// SAFETY: headers and content are only read, and their owner may be released on any thread (`FfiResponse::new` asks for it).
 unsafe impl Send for FfiResponse {}
 
 impl FfiResponse {
     /// A response for the container.
     ///
     /// # Safety
-    /// The headers, and all they point to, must be valid until `release(owner)` is called, which may be on any thread.
+    /// The headers, all they point to, and `lent` must be valid until `release(owner)` is called, which may be on any thread.
     pub unsafe fn new(
         status: u16,
         headers: &[Header],
+        lent: RawStr,
         owner: *const (),
         release: unsafe extern "C" fn(*const ()),
         body: FfiResponseBody,
@@ -254,6 +268,7 @@ impl FfiResponse {
             status,
             headers: headers.as_ptr(),
             header_count: headers.len(),
+            lent,
             owner,
             release,
             body: ROption::RSome(body),
@@ -270,6 +285,12 @@ impl FfiResponse {
         };
         // SAFETY: both live as long as `self`.
         headers.iter().map(|h| unsafe { (h.name.as_bytes(), h.value.as_bytes()) })
+    }
+
+    /// The content, where it is [`FfiResponseBody::Lent`].
+    pub fn lent(&self) -> &[u8] {
+        // SAFETY: valid until `Drop`, by the contract of `new`.
+        unsafe { self.lent.as_bytes() }
     }
 
     /// Takes the content out.

@@ -79,7 +79,7 @@ pub(crate) fn status(status: StatusCode) -> Response<Body> {
 pub(crate) struct Asked {
     pub(crate) head: http::request::Parts,
     pub(crate) path: PathElements,
-    pub(crate) authority: Box<str>,
+    pub(crate) authority: Arc<str>,
     pub(crate) connection: Arc<Connection>,
     pub(crate) id: Arc<str>,
     /// Parameters that an authorizer has added.
