@@ -255,7 +255,7 @@ fn server_config(settings: &Settings) -> Result<ServerConfig, String> {
         proxy_protocol: server.proxy_protocol.iter().map(listen).collect(),
         workers: server.workers.unwrap_or(defaults.workers),
         limits: Limits {
-            connections: limits.max_connections.min(defaults.limits.connections),
+            connections: limits.max_connections.min(Limits::most_connections()),
             header_timeout: limits.header_timeout,
             header_count: limits.header_count,
             header_bytes: limits.headers,

@@ -35,7 +35,7 @@ fn exchange(app: &Arc<dyn Launched>, path: &str, user: Option<&str>) -> Exchange
     if let Some(user) = user {
         request.extensions_mut().insert(Authenticated::new(user, "Basic", []));
     }
-    let decoded: Box<str> = target.split('?').next().unwrap().into();
+    let decoded: Arc<str> = target.split('?').next().unwrap().into();
     Exchange {
         request,
         path: PathElements {

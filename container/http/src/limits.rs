@@ -56,12 +56,18 @@ pub struct Limits {
     pub trusted_proxies: Vec<ipnet::IpNet>,
 }
 
+impl Limits {
+    /// How many connections fit into 80% of the files that the process may have open.
+    pub fn most_connections() -> usize {
+        let descriptors = rlimit::Resource::NOFILE.get_soft().unwrap_or(1024);
+        usize::try_from(descriptors.saturating_mul(8) / 10).unwrap_or(usize::MAX).max(1)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        let descriptors = rlimit::Resource::NOFILE.get_soft().unwrap_or(1024);
-        let connections = usize::try_from(descriptors.saturating_mul(8) / 10).unwrap_or(usize::MAX).clamp(1, 10_000);
         Self {
-            connections,
+            connections: Self::most_connections().min(10_000),
             connections_per_address: None,
             keep_alive: Duration::from_secs(60),
             keep_alive_requests: 1000,
