@@ -35,6 +35,7 @@ use clap::Parser;
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
+    wharf_module::use_small_pages();
     // The trial child must do as little as can be before it loads the module; and it is no command for people.
     if std::env::args_os().nth(1).is_some_and(|a| a == wharf_module::trial::COMMAND) {
         return wharf_module::trial_main();

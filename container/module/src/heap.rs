@@ -5,8 +5,8 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
-use std::ffi::c_void;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::ffi::{c_int, c_long, c_void};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use wharf_abi::HeapApi;
 use wharf_kernel::per_thread::{SHARED, number};
@@ -29,6 +29,9 @@ type Visitor = extern "C" fn(*const c_void, *const Area, *mut c_void, usize, *mu
 unsafe extern "C" {
     fn mi_heap_new() -> *mut c_void;
     fn mi_heap_destroy(heap: *mut c_void);
+    fn mi_heap_collect(heap: *mut c_void, force: bool);
+    fn mi_collect(force: bool);
+    fn mi_option_set(option: c_int, value: c_long);
     fn mi_heap_malloc(heap: *mut c_void, size: usize) -> *mut c_void;
     fn mi_heap_malloc_aligned(heap: *mut c_void, size: usize, align: usize) -> *mut c_void;
     fn mi_heap_zalloc_aligned(heap: *mut c_void, size: usize, align: usize) -> *mut c_void;
@@ -174,6 +177,48 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
+/// `mi_option_allow_thp` in `mi_option_t` of mimalloc 3.
+const ALLOW_HUGE_PAGES: c_int = 43;
+
+/// The mapping that was last kept to small pages: begin and end.
+static SMALL_PAGES: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+
+/// Keeps the kernel from backing the heaps with huge pages. Heaps are many and mostly small, and lie beside each other in one
+/// mapping: where a few KiB are in use, 2 MiB would be held.
+///
+/// mimalloc's own option comes too late for the memory that it reserves before `main`, and from the environment it would hold for the
+/// programs that the container starts, too. So the mapping is told directly. Without `/proc`, nothing happens.
+pub fn use_small_pages() {
+    // SAFETY: the option of that number exists; it is a number that mimalloc reads when it reserves memory.
+    unsafe { mi_option_set(ALLOW_HUGE_PAGES, 0) };
+    let block = Box::new(0_u8);
+    small_pages_at((&raw const *block).addr());
+}
+
+fn small_pages_at(address: usize) {
+    let [begin, end] = &SMALL_PAGES;
+    if (begin.load(Ordering::Relaxed)..end.load(Ordering::Relaxed)).contains(&address) {
+        return;
+    }
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
+    let mapping = maps.lines().find_map(|line| {
+        let (from, to) = line.split_once(' ')?.0.split_once('-')?;
+        let range = usize::from_str_radix(from, 16).ok()?..usize::from_str_radix(to, 16).ok()?;
+        range.contains(&address).then_some(range)
+    });
+    let Some(range) = mapping else { return };
+    // SAFETY: advice about pages changes nothing of what is in them; a range that is no longer mapped is refused.
+    unsafe { libc::madvise(std::ptr::without_provenance_mut(range.start), range.len(), libc::MADV_NOHUGEPAGE) };
+    begin.store(range.start, Ordering::Relaxed);
+    end.store(range.end, Ordering::Relaxed);
+}
+
+/// Gives free memory of this thread, and what lies free in all heaps, back to the system.
+pub(crate) fn give_back() {
+    // SAFETY: no preconditions.
+    unsafe { mi_collect(true) };
+}
+
 /// The heap for the module that is being loaded on this thread, or null. Modules find it by name (`wharf_abi::HEAP_SYMBOL`).
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn wharf_module_heap_v1() -> *const HeapApi {
@@ -193,6 +238,7 @@ impl Heap {
         }));
         // SAFETY: just made, not shared yet.
         unsafe { (*inner).api.heap = inner.cast() };
+        small_pages_at(inner.addr());
         Self(inner)
     }
 
@@ -207,6 +253,13 @@ impl Heap {
         // SAFETY: alive as long as `self`.
         let _reset = Reset(LOADING.replace(unsafe { &raw const (*self.0).api }));
         load()
+    }
+
+    /// Gives what this thread has free in it back to the system: a start leaves much behind.
+    pub(crate) fn settle(&self) {
+        // SAFETY: a live heap; what is collected is this thread's part of it.
+        unsafe { mi_heap_collect((*self.0).mimalloc, true) };
+        give_back();
     }
 
     /// Bytes in live blocks, as they were asked for.

@@ -212,6 +212,13 @@ impl Loaded {
         match unsafe { module.start()(instance.ptr) } {
             RResult::ROk(()) => {
                 self.started = true;
+                // A start leaves much behind that an idle application has no use for.
+                if let Some(heap) = &self.heap {
+                    heap.settle();
+                }
+                if let Some(library) = &self.library {
+                    library.rest();
+                }
                 Ok(Made { servlets, description })
             }
             RResult::RErr(failure) => Err(refused(failure)),
@@ -355,6 +362,7 @@ impl Loaded {
         if unmapped {
             // SAFETY: the code that knew its blocks is gone.
             unsafe { heap.destroy() };
+            crate::heap::give_back();
             let _ = std::fs::remove_file(file);
         } else {
             // Closed, so that nothing more can be done; its heap stays, for its data may still be used.
