@@ -7,6 +7,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::ffi::{c_int, c_long, c_void};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use wharf_abi::HeapApi;
 use wharf_kernel::per_thread::{SHARED, number};
@@ -211,6 +212,38 @@ fn small_pages_at(address: usize) {
     unsafe { libc::madvise(std::ptr::without_provenance_mut(range.start), range.len(), libc::MADV_NOHUGEPAGE) };
     begin.store(range.start, Ordering::Relaxed);
     end.store(range.end, Ordering::Relaxed);
+}
+
+/// `mi_option_purge_delay` in `mi_option_t` of mimalloc 3.
+const PURGE_DELAY: c_int = 15;
+/// mimalloc's own value, in milliseconds.
+const USUAL_DELAY: c_long = 1000;
+
+/// As long as there is one, free memory goes back to the system at once. A start uses much, on several threads that then have
+/// nothing more to do, and what lies free there is looked at no more.
+pub(crate) struct Frugal(());
+
+static FRUGAL: Mutex<usize> = Mutex::new(0);
+
+impl Frugal {
+    pub(crate) fn begin() -> Self {
+        let mut count = FRUGAL.lock().unwrap_or_else(PoisonError::into_inner);
+        *count += 1;
+        // SAFETY: the option of that number exists; an aligned word, written under the lock and read anew at each use.
+        unsafe { mi_option_set(PURGE_DELAY, 0) };
+        Self(())
+    }
+}
+
+impl Drop for Frugal {
+    fn drop(&mut self) {
+        let mut count = FRUGAL.lock().unwrap_or_else(PoisonError::into_inner);
+        *count -= 1;
+        if *count == 0 {
+            // SAFETY: as above.
+            unsafe { mi_option_set(PURGE_DELAY, USUAL_DELAY) };
+        }
+    }
 }
 
 /// Gives free memory of this thread, and what lies free in all heaps, back to the system.

@@ -16,6 +16,7 @@ use wharf_kernel::session::SessionManagers;
 use wharf_kernel::workers::Workers;
 
 use crate::generation::Generation;
+use crate::heap::Frugal;
 use crate::loaded::{Failed, Loaded, Made, on_short_lived_thread};
 use crate::{probe, trial};
 
@@ -137,12 +138,15 @@ impl Launcher for ModuleLauncher {
     }
 
     fn launch(&self, plan: &Plan) -> Result<Arc<dyn Launched>, Refusal> {
+        let _frugal = Frugal::begin();
         let mut probed = probe::read(&plan.source)?;
         // The file may be another one than `verify` saw: what is loaded is what was tried.
         self.admit(plan, &probed.description)?;
         let sessions = self.config.sessions.as_ref().map(|s| s.of(&plan.id, &plan.options.session)).transpose();
         let sessions = sessions.map_err(|what| Refusal::new(Code::BadAppToml, what))?;
         let (file, cleared) = write_copy(&copies(&self.config.state_dir), plan, &mut probed.bytes)?;
+        // As large as the file, and done with.
+        probed.bytes = Vec::new();
         if cleared {
             tracing::debug!(app = %plan.id, "cleared DF_1_NODELETE in the private copy");
         }

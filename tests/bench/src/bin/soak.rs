@@ -199,9 +199,13 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let wrk_requests = report.lines().find_map(|l| l.trim().split_once(" requests in")).map_or("0", |r| r.0);
     let wrk_bad = wrk_number(&report, "Non-2xx or 3xx responses:").unwrap_or(0.0);
     let wrk_errors = report.lines().find(|l| l.contains("Socket errors")).unwrap_or("").trim();
+    let tenth = latencies.len().div_ceil(10);
+    let (first, end_tenth) = (latencies[..tenth].to_vec(), latencies[latencies.len() - tenth..].to_vec());
+    let (first, late) = (median_and_p99(first).0, median_and_p99(end_tenth).0);
     let (median, p99) = median_and_p99(latencies);
     let (failed, stale) = (seen.failed.load(Ordering::Relaxed), seen.stale.load(Ordering::Relaxed));
     println!("rename to first answer by the new version: median {median:.1} ms, p99 {p99:.1} ms (load running)");
+    println!("the first {tenth}: median {first:.1} ms; the last {tenth}: {late:.1} ms");
     println!(
         "wrk: {wrk_requests} requests, {wrk_bad} not 2xx, socket errors: {}",
         if wrk_errors.is_empty() { "0" } else { wrk_errors }
