@@ -126,6 +126,11 @@ impl RequestFacts {
         }
     }
 
+    /// What links must carry, `NAME=ID`, for the open session to go on without a cookie.
+    pub(crate) fn session_in_links(&self) -> Option<String> {
+        self.lent()?.session_in_links().map(Into::into)
+    }
+
     /// Sends it to another servlet.
     pub(crate) fn retarget(&mut self, mut target: Chosen) {
         if let (None, Some(before)) = (&target.request_uri, self.target.take()) {

@@ -123,11 +123,23 @@ impl Request {
         self.body().trailers()
     }
 
-    /// A link with what keeps the session of a client that takes no cookies, where there is a [`UrlEncoder`]; else as it is.
-    /// (`encodeURL` and `encodeRedirectURL` of Servlet 6.1, section 7.1.3.)
+    /// A link with what keeps the session of a client that takes no cookies (`encodeURL` and `encodeRedirectURL` of Servlet 6.1,
+    /// section 7.1.3): the session's id as a path parameter.
+    ///
+    /// That is done where the application's `[session]` says `url_tracking`, this request has opened its session, the client
+    /// has not sent the id in a cookie, and the link leads into this application. Else it is given back as it is. A [`UrlEncoder`] goes first.
     pub fn encode_url<'a>(&self, url: &'a str) -> Cow<'a, str> {
-        let encoder = self.extensions().get::<UrlEncoder>();
-        encoder.and_then(|encoder| (encoder.0)(url)).map_or(Cow::Borrowed(url), Cow::Owned)
+        let encoded = match self.extensions().get::<UrlEncoder>() {
+            Some(encoder) => (encoder.0)(url),
+            None => self.session_in_link(url),
+        };
+        encoded.map_or(Cow::Borrowed(url), Cow::Owned)
+    }
+
+    fn session_in_link(&self, url: &str) -> Option<String> {
+        let parameter = self.facts().session_in_links()?;
+        let origin = format!("{}://{}", self.scheme(), self.authority());
+        wharf_session_state::in_link(url, &parameter, self.context_path(), &origin)
     }
 }
 

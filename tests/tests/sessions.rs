@@ -77,6 +77,15 @@ fn url_tracking_and_cookies_follow_the_options_of_the_application() {
     assert_eq!(wharf.get(&format!("/shop/s/peek;SID={sid}")).text(), "Some(1) n");
     let asked = wharf.get(&format!("/shop/s/asked;SID={sid}")).text();
     assert_eq!(asked, format!("{sid} valid=true cookie=false url=true"));
+    // Links carry the id for whoever has not shown a cookie, within the application alone.
+    let links = wharf.get(&format!("/shop/s/link;SID={sid}")).text();
+    assert_eq!(links, format!("/shop/s/peek;SID={sid}?x=1 /other"));
+    let begun = wharf.get("/shop/s/link");
+    let begun_id =
+        begun.header("set-cookie").unwrap().strip_prefix("SID=").unwrap().split(';').next().unwrap().to_owned();
+    assert_eq!(begun.text(), format!("/shop/s/peek;SID={begun_id}?x=1 /other"));
+    let kept = wharf.send("GET", "/shop/s/link", &[("cookie", &format!("SID={sid}"))], b"").text();
+    assert_eq!(kept, "/shop/s/peek?x=1 /other");
 }
 
 #[test]

@@ -113,6 +113,16 @@ impl SessionSlot {
         slot.session.clone().filter(|s| s.is_valid())
     }
 
+    /// What links must carry, `NAME=ID`, for the open session to go on: nothing where the client's cookie does that.
+    pub fn in_links(&self, settings: &SessionSettings) -> Option<String> {
+        if !settings.url_tracking {
+            return None;
+        }
+        let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = slot.session.as_ref().filter(|s| s.is_valid() && !slot.cookie)?;
+        Some(format!("{}={}", settings.cookie, session.id()))
+    }
+
     /// Whether a session was ever opened.
     pub fn is_used(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).session.is_some()

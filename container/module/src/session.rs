@@ -63,7 +63,8 @@ fn to_value(value: Value) -> SessionValue {
 }
 
 /// For requests that may have a session.
-pub(crate) static REQUEST: RequestSessionsVTable = RequestSessionsVTable { open, requested: requested_session };
+pub(crate) static REQUEST: RequestSessionsVTable =
+    RequestSessionsVTable { open, requested: requested_session, in_links };
 
 unsafe extern "C" fn open(owner: *const (), create: bool) -> FfiOpening {
     // SAFETY: a reference that `release` has not dropped yet; one more is taken for the future.
@@ -100,6 +101,13 @@ unsafe extern "C" fn requested_session(owner: *const ()) -> RequestedSession {
         is_valid: found.is_some(),
         from_url: tracking == Tracking::Url,
     }
+}
+
+unsafe extern "C" fn in_links(owner: *const ()) -> ROption<RString> {
+    // SAFETY: a reference that `release` has not dropped yet.
+    let outside = unsafe { &*owner.cast::<Outside>() };
+    let Some(sessions) = &outside.sessions else { return ROption::RNone };
+    outside.session.in_links(&sessions.manager.settings()).map(RString::from).into()
 }
 
 /// A session being opened. The module's waker goes with it, whatever the store has kept of it.

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use abi_stable::StableAbi;
-use abi_stable::std_types::ROption;
+use abi_stable::std_types::{ROption, RString};
 
 use crate::{
     FfiBody, FfiBytes, FfiOpening, FfiUpgrade, RawStr, RequestSessionsVTable, RequestedSession, TlsHead, TlsView,
@@ -176,6 +176,14 @@ impl FfiRequest {
         let vtable = unsafe { self.sessions.as_ref() }?;
         // SAFETY: the owner is released by `Drop` alone.
         Some(unsafe { (vtable.requested)(self.owner) })
+    }
+
+    /// What links must carry, `NAME=ID`, for the open session to go on without a cookie; `None` where nothing need be.
+    pub fn session_in_links(&self) -> Option<RString> {
+        // SAFETY: null or valid, by the contract of `new`.
+        let vtable = unsafe { self.sessions.as_ref() }?;
+        // SAFETY: the owner is released by `Drop` alone.
+        unsafe { (vtable.in_links)(self.owner) }.into()
     }
 
     /// Its head.

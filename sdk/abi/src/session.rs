@@ -275,4 +275,6 @@ pub struct RequestSessionsVTable {
     pub open: unsafe extern "C" fn(owner: *const (), create: bool) -> FfiOpening,
     /// What the client asked for.
     pub requested: unsafe extern "C" fn(owner: *const ()) -> RequestedSession,
+    /// What links must carry, `NAME=ID`, where the open session is not kept by a cookie.
+    pub in_links: unsafe extern "C" fn(owner: *const ()) -> ROption<RString>,
 }

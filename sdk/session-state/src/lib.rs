@@ -8,7 +8,7 @@ mod tracking;
 
 pub use session::{Refused, Session, Stored, Value};
 pub use sessions::{Counts, Limits, Sessions};
-pub use tracking::{ID_LEN, ID_RANDOM_BYTES, id_from_random, in_cookies, in_path, is_id};
+pub use tracking::{ID_LEN, ID_RANDOM_BYTES, id_from_random, in_cookies, in_link, in_path, is_id};
 
 use std::time::{Duration, SystemTime};
 

@@ -34,9 +34,69 @@ pub fn in_path<'a>(path: &'a str, name: &str) -> Option<&'a str> {
     segments.flat_map(|s| s.split(';').skip(1)).find_map(|p| p.strip_prefix(name)?.strip_prefix('='))
 }
 
+/// A link with `parameter` (`NAME=ID`) at the end of its path, for a client that takes no cookies (Servlet 6.1, section 7.1.3).
+///
+/// `None` where a link must stay as it is: it leads out of the application (`context` is its context path, `origin` what its absolute
+/// links begin with: `https://example.org:8443`), has no path of its own, climbs with `..`, or carries the parameter already.
+pub fn in_link(link: &str, parameter: &str, context: &str, origin: &str) -> Option<String> {
+    let end = |text: &str| text.find(['?', '#']).unwrap_or(text.len());
+    let scheme = link[..end(link)].split('/').next().is_some_and(|first| first.contains(':'));
+    let begin = if scheme {
+        let at = origin.len();
+        link.get(..at).filter(|o| o.eq_ignore_ascii_case(origin))?;
+        link[at..].starts_with('/').then_some(at)?
+    } else if link.starts_with("//") {
+        return None;
+    } else {
+        0
+    };
+    let end = begin + end(&link[begin..]);
+    let path = &link[begin..end];
+    let name = parameter.split('=').next().unwrap_or_default();
+    let inside = !path.starts_with('/')
+        || path.strip_prefix(context).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let climbs = path.split('/').any(|segment| segment.split(';').next() == Some(".."));
+    let carries = path.split(';').skip(1).any(|p| p.split('=').next() == Some(name));
+    if path.is_empty() || !inside || climbs || carries {
+        return None;
+    }
+    Some(format!("{};{parameter}{}", &link[..end], &link[end..]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_within_the_application_carry_the_id() {
+        let rows = [
+            ("/shop", Some("/shop;S=1")),
+            ("/shop/a?x=1#y", Some("/shop/a;S=1?x=1#y")),
+            ("a/b", Some("a/b;S=1")),
+            ("./a#y", Some("./a;S=1#y")),
+            ("/shop/a;v=2", Some("/shop/a;v=2;S=1")),
+            ("a/b:c", Some("a/b:c;S=1")),
+            ("HTTPS://Example.org:8443/shop/", Some("HTTPS://Example.org:8443/shop/;S=1")),
+            ("/shop/a;S=2", None),
+            ("/shop/../a", None),
+            ("../a", None),
+            ("/shopping", None),
+            ("/", None),
+            ("", None),
+            ("?x=1", None),
+            ("#y", None),
+            ("//example.org:8443/shop/", None),
+            ("https://example.org/shop/", None),
+            ("https://example.org:84430/shop/", None),
+            ("https://example.org:8443", None),
+            ("mailto:a@example.org", None),
+            ("javascript:alert(1)", None),
+        ];
+        for (link, expected) in rows {
+            assert_eq!(in_link(link, "S=1", "/shop", "https://example.org:8443").as_deref(), expected, "{link}");
+        }
+        assert_eq!(in_link("/", "S=1", "", "http://a").as_deref(), Some("/;S=1"));
+    }
 
     #[test]
     fn ids_are_160_bits_of_hexadecimal() {
