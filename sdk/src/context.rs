@@ -34,6 +34,7 @@ pub struct ServletContext {
     generation: u64,
     init: BTreeMap<String, String>,
     folder: Option<PathBuf>,
+    temp_root: Option<PathBuf>,
     trial: bool,
     attributes: RwLock<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     link: Link,
@@ -52,6 +53,7 @@ impl ServletContext {
             generation: 0,
             init: BTreeMap::new(),
             folder: None,
+            temp_root: None,
             trial: false,
             attributes: RwLock::default(),
             link: Link::default(),
@@ -86,15 +88,20 @@ impl ServletContext {
     }
 
     /// Folder for temporary files of this application alone (Servlet 6.1, section 4.8.1): made when it is first asked for, in the
-    /// folder that `TMPDIR` names (`/tmp` where it names none), and removed with all that is in it when the application has
-    /// stopped. Uploads are written there.
+    /// container's state folder (without a container: in the folder that `TMPDIR` names, else `/tmp`), and removed with all that is in
+    /// it when the application has stopped. What a killed container leaves is removed when the next one starts. Uploads are
+    /// written there.
     ///
     /// # Errors
     /// When it can't be made.
     pub fn temp_dir(&self) -> std::io::Result<&Path> {
         if self.temp.get().is_none() {
             // Whoever comes second drops his own.
-            let _ = self.temp.set(tempfile::Builder::new().prefix("wharf-app-").tempdir()?);
+            let (mut builder, prefix) = (tempfile::Builder::new(), "wharf-app-");
+            let _ = self.temp.set(match &self.temp_root {
+                Some(root) => builder.prefix(prefix).tempdir_in(root)?,
+                None => builder.prefix(prefix).tempdir()?,
+            });
         }
         Ok(self.temp.get().expect("just set").path())
     }
@@ -299,6 +306,12 @@ impl ServletContextBuilder {
     /// Folder with the application's own files.
     pub fn folder(mut self, folder: Option<PathBuf>) -> Self {
         self.0.folder = folder;
+        self
+    }
+
+    /// Folder in which that for temporary files is made.
+    pub fn temp_root(mut self, folder: Option<PathBuf>) -> Self {
+        self.0.temp_root = folder;
         self
     }
 

@@ -109,6 +109,7 @@ unsafe extern "C" fn create<E: Entry>(host: Host, args: *const CreateArgs) -> RR
             .version(text(args.version))
             .generation(args.generation)
             .folder(Some(text(args.folder)).filter(|f| !f.is_empty()).map(Into::into))
+            .temp_root(Some(text(args.temp_root)).filter(|f| !f.is_empty()).map(Into::into))
             .trial(args.trial)
             .web(text(args.web))
             .map_err(|e| failure(FailureKind::Mapping, e.to_string()))?;

@@ -32,6 +32,7 @@ pub struct MultipartConfig {
     max_request_size: u64,
     pub(crate) file_size_threshold: usize,
     max_parts: usize,
+    max_part_header: usize,
     pub(crate) location: PathBuf,
 }
 
@@ -41,14 +42,16 @@ impl Default for MultipartConfig {
             max_file_size: 16 << 20,
             max_request_size: 64 << 20,
             file_size_threshold: 64 << 10,
-            max_parts: 100,
+            max_parts: 50,
+            max_part_header: 1024,
             location: PathBuf::new(),
         }
     }
 }
 
 impl MultipartConfig {
-    /// 16 MiB for a part, 64 MiB for all, 100 parts; parts above 64 KiB go to files in the application's temporary folder.
+    /// 16 MiB for a part, 64 MiB for all, 50 parts with 1 KiB of header fields each; parts above 64 KiB go to files in the application's
+    /// temporary folder.
     pub fn new() -> Self {
         Self::default()
     }
@@ -74,6 +77,12 @@ impl MultipartConfig {
     /// How many parts there may be; more is a 413.
     pub fn max_parts(mut self, parts: usize) -> Self {
         self.max_parts = parts;
+        self
+    }
+
+    /// Bytes that the header fields of a part may have, names and values; more is a 413.
+    pub fn max_part_header(mut self, bytes: usize) -> Self {
+        self.max_part_header = bytes;
         self
     }
 
@@ -126,7 +135,7 @@ impl Request {
         let limits = multer::SizeLimit::new().whole_stream(config.max_request_size).per_field(config.max_file_size);
         let constraints = multer::Constraints::new().size_limit(limits);
         let parser = multer::Multipart::with_constraints(feed, boundary, constraints);
-        Ok(Multipart { parser, current: None, unread, left: config.max_parts })
+        Ok(Multipart { parser, current: None, unread, left: config.max_parts, max_header: config.max_part_header })
     }
 }
 
@@ -137,6 +146,7 @@ pub struct Multipart {
     current: Option<multer::Field<'static>>,
     unread: Arc<AtomicUsize>,
     left: usize,
+    max_header: usize,
 }
 
 impl Multipart {
@@ -156,6 +166,11 @@ impl Multipart {
         let Some(field) = self.parser.next_field().await.map_err(refused)? else { return Ok(None) };
         self.unread.store(0, Ordering::Relaxed);
         self.left = self.left.checked_sub(1).ok_or_else(|| Error::too_large("the upload has too many parts"))?;
+        let header: usize = field.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if header > self.max_header {
+            let most = self.max_header;
+            return Err(Error::too_large(format!("the header fields of a part are longer than {most} bytes")));
+        }
         if field.name().is_none() {
             return Err(Error::bad_request("a part of the upload has no name"));
         }

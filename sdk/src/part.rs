@@ -1,6 +1,7 @@
 //! One part of an upload that has been received: in memory, or in a temporary file without a name.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -79,13 +80,25 @@ impl IntoIterator for Parts {
 }
 
 /// One part of an upload (`Part` of Servlet 6.1). A clone shares the content.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Part {
     name: String,
     file_name: Option<String>,
     headers: HeaderMap,
     content: Content,
     size: u64,
+    context: Arc<ServletContext>,
+    /// The configured one, in which relative paths are.
+    location: PathBuf,
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, file_name, headers, content, size, .. } = self;
+        let mut shown = f.debug_struct("Part");
+        shown.field("name", name).field("file_name", file_name).field("headers", headers);
+        shown.field("content", content).field("size", size).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -99,7 +112,7 @@ impl Part {
     pub(crate) async fn receive(
         mut from: PartStream<'_>,
         config: &MultipartConfig,
-        context: &ServletContext,
+        context: &Arc<ServletContext>,
     ) -> Result<Self, Error> {
         let name = from.name().to_owned();
         let file_name = from.submitted_file_name().map(str::to_owned);
@@ -117,7 +130,8 @@ impl Part {
             file = Some(write(file, buffer.split().freeze(), config, context).await?);
         }
         let content = file.map_or_else(|| Content::Memory(buffer.freeze()), |file| Content::File(Arc::new(file)));
-        Ok(Self { name, file_name, headers, content, size })
+        let (context, location) = (Arc::clone(context), config.location.clone());
+        Ok(Self { name, file_name, headers, content, size, context, location })
     }
 
     /// Name of the form's field.
@@ -210,12 +224,17 @@ impl Part {
         PartReader { content: self.content.clone(), at: 0 }
     }
 
-    /// Copies it into a file, which is there with all the content or not at all; one of this name is replaced.
+    /// Copies it into a file, which is there with all the content or not at all; one of this name is replaced. A relative path is
+    /// one in [`MultipartConfig::location`] (`Part.write` of Servlet 6.1). What the client called the file does not belong into it
+    /// as it is: see [`Part::file_name`].
     ///
     /// # Errors
     /// 500 when it can't be written.
     pub async fn write_to(&self, path: impl Into<PathBuf>) -> Result<(), Error> {
-        let (path, mut reader) = (path.into(), self.reader());
+        let (mut path, mut reader) = (path.into(), self.reader());
+        if path.is_relative() {
+            path = self.context.temp_dir()?.join(&self.location).join(path);
+        }
         let copy = move || -> io::Result<()> {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let mut file = tempfile::NamedTempFile::new_in(folder)?;

@@ -78,6 +78,14 @@ async fn parts_limits_and_malformed_content() {
         ("the largest part", TYPE, upload(&[("name=a", &"x".repeat(1000))]), 200, "a None 1000 bytes"),
         ("a part too large", TYPE, upload(&[("name=a", &"x".repeat(1001))]), 413, ""),
         ("too many parts", TYPE, upload(&[("name=a", "1"); 4]), 413, ""),
+        (
+            "a long head",
+            TYPE,
+            upload(&[(&format!("name={}", "n".repeat(960)), "1")]),
+            200,
+            &format!("{} None 1", "n".repeat(960)),
+        ),
+        ("too long a head", TYPE, upload(&[(&format!("name={}", "n".repeat(1024)), "1")]), 413, ""),
         ("too large a request", TYPE, upload(&[("name=a", &"x".repeat(6000))]), 413, ""),
         ("no name", TYPE, upload(&[("filename=x", "1")]), 400, ""),
         ("no boundary", "multipart/form-data", upload(&[("name=a", "1")]), 400, ""),
@@ -205,6 +213,9 @@ async fn a_part_is_read_again_and_again_and_written_to_a_file() {
                 let part = parts.get("a").unwrap();
                 assert!(!part.is_in_memory());
                 part.write_to(&target).await?;
+                part.write_to("kept too.txt").await?;
+                let relative = request.context().temp_dir()?.join("kept too.txt");
+                assert_eq!(std::fs::read_to_string(relative)?.len(), 500);
                 assert!(part.write_to("/does/not/exist/x").await.is_err());
                 assert_eq!(part.bytes_up_to(10).await.unwrap_err().status(), 413);
                 assert_eq!(part.text().await?.len(), 500);

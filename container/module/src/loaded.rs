@@ -178,12 +178,14 @@ impl Loaded {
             .map(|(name, value)| Parameter { name: RawStr::new(name), value: RawStr::new(value) })
             .collect();
         let folder = plan.folder.as_ref().map(|f| f.to_string_lossy().into_owned()).unwrap_or_default();
+        let temp_root = self.host.file.parent().map(|f| f.to_string_lossy().into_owned()).unwrap_or_default();
         let web = plan.options.web.to_json();
         let args = CreateArgs {
             app: RawStr::new(&self.host.app),
             context_path: RawStr::new(plan.id.path.as_str()),
             version: RawStr::new(plan.id.version.as_str()),
             folder: RawStr::new(&folder),
+            temp_root: RawStr::new(&temp_root),
             generation: plan.generation,
             init: init.as_ptr(),
             init_count: init.len(),

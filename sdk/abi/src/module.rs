@@ -30,6 +30,8 @@ pub struct CreateArgs {
     pub version: RawStr,
     /// Folder with the application's own files, empty without one.
     pub folder: RawStr,
+    /// Folder in which its folder for temporary files belongs: emptied when a container starts.
+    pub temp_root: RawStr,
     /// Generation.
     pub generation: u64,
     /// Init parameters.
