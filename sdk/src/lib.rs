@@ -61,7 +61,6 @@ mod request;
 mod request_content;
 mod request_headers;
 #[cfg(feature = "resources")]
-mod resource_range;
 #[cfg(feature = "resources")]
 mod resource_root;
 #[cfg(feature = "resources")]

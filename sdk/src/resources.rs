@@ -8,9 +8,8 @@ use http::{Method, StatusCode, Uri};
 use tower_http::services::ServeDir;
 use tower_http::services::fs::DefaultServeDirFallback;
 use tower_service::Service as _;
-use wharf_mapping::is_private;
+use wharf_mapping::{is_private, range};
 
-use crate::resource_range;
 use crate::resource_root::ResourceRoot;
 use crate::{App, Body, BoxError, Error, Request, Response, Servlet, ServletConfig};
 
@@ -92,28 +91,18 @@ impl Resources {
         let files = open.files.clone().redirect_path_prefix(format!("{}{prefix}", request.context_path()));
         let mut headers = request.headers().clone();
         let is_head = *request.method() == Method::HEAD;
-        if resource_range::prepare(&mut headers, is_head) {
+        if range::prepare(&mut headers, is_head) {
             let mut plain = headers.clone();
-            for name in CONDITIONS {
+            for name in range::CONDITIONS {
                 plain.remove(name);
             }
             let file = ask(files.clone(), Method::HEAD, target.clone(), plain).await;
-            resource_range::settle(&mut headers, file.headers());
+            range::settle(&mut headers, file.headers());
         }
         let answer = ask(files, if is_head { Method::HEAD } else { Method::GET }, target, headers).await;
         Ok(dressed(answer, open.cache_control.as_ref()))
     }
 }
-
-/// What makes an answer one without the file.
-const CONDITIONS: [header::HeaderName; 6] = [
-    header::RANGE,
-    header::IF_RANGE,
-    header::IF_MATCH,
-    header::IF_NONE_MATCH,
-    header::IF_MODIFIED_SINCE,
-    header::IF_UNMODIFIED_SINCE,
-];
 
 async fn ask(
     mut files: ServeDir<DefaultServeDirFallback, ResourceRoot>,

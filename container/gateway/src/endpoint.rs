@@ -14,7 +14,7 @@ use tower_http::services::fs::DefaultServeDirFallback;
 use wharf_kernel::{Body, BoxError, Endpoint, Exchange, Hold, Lease, ResponseFuture};
 
 use crate::beneath::Beneath;
-use wharf_mapping::is_private;
+use wharf_mapping::{is_private, range};
 
 /// The endpoint of one static site.
 pub(crate) struct Files(ServeDir<DefaultServeDirFallback, Beneath>);
@@ -56,9 +56,19 @@ const IN_PATH: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 
 async fn answer(
     service: ServeDir<DefaultServeDirFallback, Beneath>,
-    request: Request<Body>,
+    mut request: Request<Body>,
     lease: Lease,
 ) -> Response<Body> {
+    let is_head = *request.method() == Method::HEAD;
+    if range::prepare(request.headers_mut(), is_head) {
+        let mut look = Request::new(Body::empty());
+        *look.method_mut() = Method::HEAD;
+        *look.uri_mut() = request.uri().clone();
+        *look.headers_mut() = request.headers().clone();
+        range::CONDITIONS.iter().for_each(|name| _ = look.headers_mut().remove(name));
+        let Ok(file) = service.clone().oneshot(look).await;
+        range::settle(request.headers_mut(), file.headers());
+    }
     let Ok(mut response) = service.oneshot(request).await;
     if response.status().is_success() {
         response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

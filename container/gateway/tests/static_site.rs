@@ -58,7 +58,7 @@ async fn send(site: &Arc<dyn Launched>, method: &str, path: &str, headers: &[(&s
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let encoded: Box<str> = target.split('?').next().unwrap().into();
+    let encoded: Arc<str> = target.split('?').next().unwrap().into();
     let exchange = Exchange {
         session: wharf_kernel::session::SessionSlot::default(),
         request: request.body(Body::empty()).unwrap(),
@@ -107,14 +107,36 @@ async fn files_are_served() {
 #[tokio::test]
 async fn ranges_conditions_and_encodings_are_honoured() {
     let (_folder, site) = site();
-    let response = send(&site, "GET", "/a%20b.txt", &[("range", "bytes=2-4")]).await;
-    assert_eq!(
-        (response.status(), response.headers()["content-range"].as_bytes()),
-        (StatusCode::PARTIAL_CONTENT, &b"bytes 2-4/10"[..])
-    );
-    assert_eq!(text(response).await, "234");
-    let response = send(&site, "GET", "/a%20b.txt", &[("range", "bytes=20-")]).await;
-    assert_eq!(response.status(), 416);
+    let file = send(&site, "HEAD", "/a%20b.txt", &[]).await;
+    let header = |name: &str| file.headers()[name].to_str().unwrap().to_owned();
+    let (tag, date) = (header("etag"), header("last-modified"));
+    // RFC 9110, sections 13.1.5, 14.1.2 and 14.2.
+    let rows = [
+        ("bytes=2-4", "", 206, "bytes 2-4/10", "234"),
+        ("bytes=7-", "", 206, "bytes 7-9/10", "789"),
+        ("bytes=7-99", "", 206, "bytes 7-9/10", "789"),
+        ("bytes=-3", "", 206, "bytes 7-9/10", "789"),
+        ("bytes=-99", "", 206, "bytes 0-9/10", "0123456789"),
+        ("bytes=-0", "", 416, "bytes */10", ""),
+        ("bytes=20-", "", 416, "bytes */10", ""),
+        ("bytes=4-2", "", 200, "", "0123456789"),
+        ("bytes=0-1,3-4", "", 200, "", "0123456789"),
+        ("lines=2-4", "", 200, "", "0123456789"),
+        ("bytes=2-4", &tag, 206, "bytes 2-4/10", "234"),
+        ("bytes=2-4", &date, 206, "bytes 2-4/10", "234"),
+        ("bytes=2-4", "\"other\"", 200, "", "0123456789"),
+        ("bytes=2-4", "W/\"weak\"", 200, "", "0123456789"),
+        ("bytes=2-4", "Thu, 01 Jan 1970 00:00:00 GMT", 200, "", "0123456789"),
+        ("bytes=20-", "\"other\"", 200, "", "0123456789"),
+    ];
+    for (range, condition, status, shown, content) in rows {
+        let headers = [("range", range), ("if-range", condition)];
+        let headers = if condition.is_empty() { &headers[..1] } else { &headers[..] };
+        let response = send(&site, "GET", "/a%20b.txt", headers).await;
+        let got = response.headers().get("content-range").map_or("", |v| v.to_str().unwrap()).to_owned();
+        assert_eq!((response.status().as_u16(), &*got), (status, shown), "{range} {condition}");
+        assert_eq!(text(response).await, content, "{range} {condition}");
+    }
     let etag = send(&site, "GET", "/", &[]).await.headers()["etag"].to_str().unwrap().to_owned();
     assert_eq!(send(&site, "GET", "/", &[("if-none-match", &etag)]).await.status(), 304);
     assert_eq!(send(&site, "GET", "/", &[("if-match", "\"other\"")]).await.status(), 412);

@@ -9,6 +9,7 @@ pub mod name;
 pub mod params;
 pub mod path;
 pub mod private;
+pub mod range;
 pub mod servlets;
 
 pub use host::{HostError, HostPort, parse_host};

@@ -1,6 +1,16 @@
-//! Which part of a file is asked for: what RFC 9110, sections 13.1.5 and 14.1.2, says and `ServeDir` does not do.
+//! Which part of a file is asked for: what RFC 9110, sections 13.1.5 and 14.1.2, says and `ServeDir` of tower-http does not do.
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// What makes an answer one without the file, or with a part of it.
+pub const CONDITIONS: [HeaderName; 6] = [
+    header::RANGE,
+    header::IF_RANGE,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+];
 
 /// What a `Range` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +38,9 @@ fn asked(value: &str) -> Option<Asked> {
     }
 }
 
-/// Takes a `Range` away that is not to be followed whatever the file is. True when the file has to be looked at to know: see
-/// [`settle`].
-pub(crate) fn prepare(headers: &mut HeaderMap, is_head: bool) -> bool {
+/// Takes a `Range` away that is not to be followed whatever the file is. True when the file has to be looked at to know: by a HEAD
+/// request without [`CONDITIONS`], whose answer [`settle`] is given.
+pub fn prepare(headers: &mut HeaderMap, is_head: bool) -> bool {
     let Some(value) = headers.get(header::RANGE) else { return false };
     // HEAD has none (section 14.2).
     match value.to_str().ok().and_then(asked).filter(|_| !is_head) {
@@ -43,8 +53,8 @@ pub(crate) fn prepare(headers: &mut HeaderMap, is_head: bool) -> bool {
     }
 }
 
-/// Makes the `Range` fit the file that these header fields are of.
-pub(crate) fn settle(headers: &mut HeaderMap, file: &HeaderMap) {
+/// Makes the `Range` of a request fit the file that the header fields `file` are of.
+pub fn settle(headers: &mut HeaderMap, file: &HeaderMap) {
     if let Some(wanted) = headers.remove(header::IF_RANGE)
         && !is_same(&wanted, file)
     {
