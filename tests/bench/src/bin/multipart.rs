@@ -26,7 +26,7 @@ struct Arguments {
     #[arg(long, default_value_t = 8)]
     clients: u64,
     /// How far resident memory may be above that after the first tenth, in KiB.
-    #[arg(long, default_value_t = 16_384)]
+    #[arg(long, default_value_t = 4_096)]
     growth: u64,
     /// Folder with `wharf` and `libtransfer.so`; built in release when it is not given.
     #[arg(long)]
@@ -88,23 +88,26 @@ fn client(address: &str, arguments: &Arguments, seen: &Seen) {
     }
 }
 
-/// Files below a folder.
+/// Part of the name of every application's folder for temporary files.
+const TEMPORARY: &str = "/wharf-app-";
+
+/// Temporary files below a folder.
 fn files(folder: &Path) -> Result<usize> {
     let mut count = 0;
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        count += if path.is_dir() { files(&path)? } else { 1 };
+        count += if path.is_dir() { files(&path)? } else { usize::from(path.to_string_lossy().contains(TEMPORARY)) };
     }
     Ok(count)
 }
 
-/// Open files in this folder, of any process of the server; those without a name count too.
-fn open_files(server: &Server, folder: &Path) -> Result<usize> {
+/// Open temporary files of any process of the server; those without a name count too.
+fn open_files(server: &Server) -> Result<usize> {
     let mut count = 0;
     for pid in server.family()? {
         let Ok(open) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
-        count +=
-            open.flatten().filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|at| at.starts_with(folder))).count();
+        let at = open.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        count += at.filter(|path| path.to_string_lossy().contains(TEMPORARY)).count();
     }
     Ok(count)
 }
@@ -115,9 +118,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
         None => build(&["wharf", "transfer"])?,
     };
     let folder = tempfile::tempdir()?;
-    let (deploy, temp) = (folder.path().join("deploy"), folder.path().join("tmp"));
+    let deploy = folder.path().join("deploy");
     std::fs::create_dir(&deploy)?;
-    std::fs::create_dir(&temp)?;
     std::fs::copy(built.join("libtransfer.so"), deploy.join("transfer.so"))?;
     let log = std::fs::File::create(folder.path().join("log"))?;
     let server = Server::start(
@@ -125,7 +127,6 @@ fn run(arguments: &Arguments) -> Result<bool> {
             .args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "access_log.format=off"])
             .args(["--set", "log.level=error", "--set", &format!("server.limits.body={}", arguments.size + 10_000)])
             .current_dir(&folder)
-            .env("TMPDIR", &temp)
             .stderr(log),
     )?;
     let seen = Seen::default();
@@ -140,7 +141,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
                     base = base.max(resident);
                 }
                 peak = peak.max(resident);
-                most_open = most_open.max(open_files(&server, &temp)?);
+                most_open = most_open.max(open_files(&server)?);
                 std::thread::sleep(Duration::from_millis(20));
             }
             Ok((base, peak, most_open))
@@ -155,8 +156,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
         Ok(())
     })?;
     // The last ones to be cut are noticed in a moment.
-    let gone = wait_for(Duration::from_secs(10), || Ok((open_files(&server, &temp)? == 0).then_some(()))).is_ok();
-    let (open, left) = (open_files(&server, &temp)?, files(&temp)?);
+    let gone = wait_for(Duration::from_secs(10), || Ok((open_files(&server)? == 0).then_some(()))).is_ok();
+    let (open, left) = (open_files(&server)?, files(folder.path())?);
     let end = server.resident_kib()?;
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let (whole, cut, failed) = (count(&seen.whole), count(&seen.cut), count(&seen.failed));
