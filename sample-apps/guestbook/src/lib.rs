@@ -1,15 +1,21 @@
-//! A guest book: pages from templates, a form, the redirect after a POST that keeps a reload from sending it twice, a session
-//! that remembers the guest, a filter, and error pages.
+//! A guest book: pages from templates, a form with an upload, the redirect after a POST that keeps a reload from sending it
+//! twice, a session that remembers the guest, a filter, and error pages.
 //!
 //! Another site can't act for a guest: the session's cookie is `SameSite=Lax`, and whatever changes something is a POST.
 #![deny(unsafe_code)]
 
+mod picture;
+
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use askama::Template;
 use serde::Deserialize;
-use wharf_sdk::{App, Error, Filter, Next, Request, Response, Servlet, SessionKey, StatusCode, any, post};
+use wharf_sdk::{
+    App, Error, Filter, MultipartConfig, Next, Request, Response, Servlet, SessionKey, StatusCode, any, get, post,
+};
+
+use crate::picture::Picture;
 
 /// The oldest entries give way to new ones beyond this.
 const KEPT: usize = 100;
@@ -40,10 +46,19 @@ impl Entry {
     }
 }
 
+/// An entry in the book.
+#[derive(Debug)]
+struct Kept {
+    /// No other has it.
+    number: u64,
+    entry: Entry,
+    picture: Option<Picture>,
+}
+
 #[derive(Template)]
 #[template(path = "book.html")]
 struct Book<'a> {
-    entries: &'a VecDeque<Entry>,
+    entries: &'a VecDeque<Kept>,
     draft: Entry,
     complaint: Option<&'static str>,
     notice: Option<String>,
@@ -51,10 +66,34 @@ struct Book<'a> {
     guest: Option<String>,
 }
 
+/// The entries, newest first.
+type Entries = Arc<Mutex<VecDeque<Kept>>>;
+
+fn lock(entries: &Entries) -> MutexGuard<'_, VecDeque<Kept>> {
+    entries.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a guest has sent: an entry, and a picture where one was chosen.
+async fn sent(request: &mut Request) -> Result<(Entry, Option<Picture>, Option<&'static str>), Error> {
+    if !request.content_type().is_some_and(|t| t.starts_with("multipart/form-data")) {
+        return Ok((request.form().await?, None, None));
+    }
+    let parts = request.parts(&MultipartConfig::new().max_file_size(picture::LARGEST as u64).max_parts(3)).await?;
+    let mut entry = Entry::default();
+    for (name, field) in [("name", &mut entry.name), ("message", &mut entry.message)] {
+        if let Some(part) = parts.get(name) {
+            *field = part.text().await?;
+        }
+    }
+    let Some(chosen) = parts.get("picture").filter(|part| part.size() > 0) else { return Ok((entry, None, None)) };
+    let picture = Picture::of(chosen).await?;
+    let complaint = picture.is_none().then_some("That is no picture (PNG, JPEG, GIF or WebP).");
+    Ok((entry, picture, complaint))
+}
+
 /// The pages of the book.
-#[derive(Default)]
 struct Guestbook {
-    entries: Mutex<VecDeque<Entry>>,
+    entries: Entries,
 }
 
 impl Guestbook {
@@ -72,7 +111,7 @@ impl Guestbook {
             session.remove(NOTICE.name())?;
         }
         let draft = draft.unwrap_or_else(|| Entry { name: guest.clone().unwrap_or_default(), ..Entry::default() });
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = lock(&self.entries);
         let page = Book { entries: &entries, draft, complaint, notice, guest }.render()?;
         // It is for this guest alone.
         Response::html(page).header("cache-control", "no-store")
@@ -85,8 +124,8 @@ impl Servlet for Guestbook {
     }
 
     async fn post(&self, mut request: Request) -> Result<Response, Error> {
-        let entry: Entry = request.form().await?;
-        if let Some(complaint) = entry.complaint() {
+        let (entry, picture, complaint) = sent(&mut request).await?;
+        if let Some(complaint) = entry.complaint().or(complaint) {
             return Ok(self
                 .page(&request, Some(entry), Some(complaint))
                 .await?
@@ -95,11 +134,20 @@ impl Servlet for Guestbook {
         let session = request.session().await?;
         session.put(&NAME, &entry.name)?;
         session.put(&NOTICE, &format!("Thank you, {}!", entry.name.trim()))?;
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.push_front(entry);
+        let mut entries = lock(&self.entries);
+        let number = entries.front().map_or(1, |newest| newest.number + 1);
+        entries.push_front(Kept { number, entry, picture });
         entries.truncate(KEPT);
         Response::see_other("./")
     }
+}
+
+/// Shows the picture of an entry, by the entry's number in the path.
+async fn picture(request: Request, entries: Entries) -> Result<Response, Error> {
+    let number = request.path_info().and_then(|path| path.strip_prefix('/')?.parse::<u64>().ok());
+    let entries = lock(&entries);
+    let kept = entries.iter().find(|kept| Some(kept.number) == number);
+    kept.and_then(|kept| kept.picture.as_ref()).ok_or_else(|| Error::not_found("no picture"))?.response()
 }
 
 #[derive(Template)]
@@ -135,16 +183,20 @@ struct NoScripts;
 
 impl Filter for NoScripts {
     async fn filter(&self, request: Request, next: Next) -> Result<Response, Error> {
-        let policy = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'";
+        let policy =
+            "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'";
         next.run(request).await?.header("content-security-policy", policy)?.header("x-content-type-options", "nosniff")
     }
 }
 
 /// The application.
 pub fn app() -> App {
+    let entries = Entries::default();
+    let pictures = entries.clone();
     App::new()
         .filter("no-scripts", "/*", NoScripts)
-        .servlet("guestbook", "", Guestbook::default())
+        .servlet("guestbook", "", Guestbook { entries })
+        .servlet("picture", "/picture/*", get(move |request| picture(request, pictures.clone())))
         .servlet("forget", "/forget", post(forget))
         .error_page(StatusCode::NOT_FOUND, any(problem))
         .error_page(StatusCode::PAYLOAD_TOO_LARGE, any(problem))
@@ -190,6 +242,37 @@ mod tests {
         assert!(lost.header("content-security-policy").is_some(), "the filter has seen the response");
         let page = lost.text().await;
         assert!(page.contains("href=\"/guestbook/\"") && !page.contains("<b>"), "{page}");
+    }
+
+    fn upload(picture: &[u8]) -> Vec<u8> {
+        let field = |name: &str| format!("--XX\r\nContent-Disposition: form-data; name={name}");
+        let mut content = format!("{}\r\n\r\nAda\r\n{}\r\n\r\nLook!\r\n", field("name"), field("message")).into_bytes();
+        content.extend(
+            format!("{}; filename=\"../evil.html\"\r\nContent-Type: text/html\r\n\r\n", field("picture")).bytes(),
+        );
+        content.extend(picture);
+        content.extend(b"\r\n--XX--\r\n");
+        content
+    }
+
+    #[tokio::test]
+    async fn a_picture_is_kept_as_what_it_is() {
+        let client = TestClient::new(app()).context_path("/guestbook").start().await.unwrap();
+        let send = async |picture: &[u8]| {
+            let request = client.post("/").header("content-type", "multipart/form-data; boundary=XX");
+            request.body(upload(picture)).send().await
+        };
+        assert_eq!(send(b"\x89PNG\r\n\x1a\n...").await.status(), 303);
+        assert!(client.get("/").send().await.text().await.contains("src=\"picture/1\""));
+        let shown = client.get("/picture/1").send().await;
+        assert_eq!((shown.status().as_u16(), shown.header("content-type")), (200, Some("image/png")));
+        assert_eq!(shown.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(client.get("/picture/2").send().await.status(), 404);
+        let refused = send(b"<script>alert(1)</script>").await;
+        assert_eq!(refused.status(), 422);
+        assert!(refused.text().await.contains("That is no picture"));
+        assert_eq!(send(&vec![0x89; picture::LARGEST + 1]).await.status(), 413);
+        assert_eq!(send(b"").await.status(), 303, "none was chosen");
     }
 
     #[tokio::test]
