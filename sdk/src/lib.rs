@@ -63,6 +63,7 @@ mod request_headers;
 #[cfg(feature = "resources")]
 #[cfg(feature = "resources")]
 mod resource_root;
+mod resource_source;
 #[cfg(feature = "resources")]
 mod resources;
 mod response;

@@ -2,28 +2,24 @@
 //! between a check and an opening in which a link could be swapped.
 
 use std::fs::{File, Metadata};
-use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
-use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 use tokio::task::spawn_blocking;
-use tower_http::services::fs::{Backend, File as ServedFile};
 
-type Boxed<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
+/// An open file.
+pub(crate) type ResourceFile = tokio::fs::File;
 
 /// An open folder.
 #[derive(Clone, Debug)]
 pub(crate) struct ResourceRoot(Arc<OwnedFd>);
 
 impl ResourceRoot {
-    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+    pub(crate) fn at(folder: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self(Arc::new(openat(CWD, folder, flags, Mode::empty())?)))
     }
@@ -68,6 +64,21 @@ impl ResourceRoot {
         spawn_blocking(move || work(root)).await.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
+    /// Opens a file.
+    pub(crate) async fn open(&self, path: PathBuf) -> io::Result<(ResourceFile, Metadata)> {
+        let open = move |root: Self| {
+            let (file, metadata) = root.open_below(&path)?;
+            if metadata.is_dir() { Err(io::ErrorKind::NotFound.into()) } else { Ok((file, metadata)) }
+        };
+        let (file, metadata) = self.blocking(open).await?;
+        Ok((ResourceFile::from_std(file), metadata))
+    }
+
+    /// What is known of a file or folder.
+    pub(crate) async fn metadata(&self, path: PathBuf) -> io::Result<Metadata> {
+        self.blocking(move |root| Ok(root.open_below(&path)?.1)).await
+    }
+
     /// The first of these names that is a file in the folder at `path`.
     pub(crate) async fn first_file(&self, path: &str, names: &[String]) -> io::Result<Option<String>> {
         let paths: Vec<_> = names.iter().map(|name| format!("{path}{name}")).collect();
@@ -93,62 +104,6 @@ fn missing(error: Errno) -> io::Error {
     }
 }
 
-impl Backend for ResourceRoot {
-    type File = ResourceFile;
-    type Metadata = Metadata;
-    type OpenFuture = Boxed<ResourceFile>;
-    type MetadataFuture = Boxed<Metadata>;
-
-    fn open(&self, path: PathBuf) -> Self::OpenFuture {
-        let root = self.clone();
-        Box::pin(async move {
-            let open = move |root: Self| {
-                let (file, metadata) = root.open_below(&path)?;
-                if metadata.is_dir() { Err(io::ErrorKind::NotFound.into()) } else { Ok((file, metadata)) }
-            };
-            let (file, metadata) = root.blocking(open).await?;
-            Ok(ResourceFile { file: tokio::fs::File::from_std(file), metadata })
-        })
-    }
-
-    fn metadata(&self, path: PathBuf) -> Self::MetadataFuture {
-        let root = self.clone();
-        Box::pin(async move { root.blocking(move |root| Ok(root.open_below(&path)?.1)).await })
-    }
-}
-
-/// An open file with what was known of it when it was opened.
-#[derive(Debug)]
-pub(crate) struct ResourceFile {
-    file: tokio::fs::File,
-    metadata: Metadata,
-}
-
-impl ServedFile for ResourceFile {
-    type Metadata = Metadata;
-    type MetadataFuture<'a> = std::future::Ready<io::Result<Metadata>>;
-
-    fn metadata(&self) -> Self::MetadataFuture<'_> {
-        std::future::ready(Ok(self.metadata.clone()))
-    }
-}
-
-impl AsyncRead for ResourceFile {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.file).poll_read(cx, buf)
-    }
-}
-
-impl AsyncSeek for ResourceFile {
-    fn start_seek(mut self: Pin<&mut Self>, position: io::SeekFrom) -> io::Result<()> {
-        Pin::new(&mut self.file).start_seek(position)
-    }
-
-    fn poll_complete(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
-        Pin::new(&mut self.file).poll_complete(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,7 +119,7 @@ mod tests {
         {
             std::os::unix::fs::symlink(target, folder.join(link)).unwrap();
         }
-        let root = ResourceRoot::open(&folder).unwrap();
+        let root = ResourceRoot::at(&folder).unwrap();
         let walk = |path: &str| root.walk(Path::new(path), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC);
         for path in ["", ".", "a", "a/file"] {
             assert!(root.open_below(Path::new(path)).is_ok() && walk(path).is_ok(), "{path}");

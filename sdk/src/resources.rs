@@ -1,7 +1,10 @@
 //! The default servlet: an application's own files (Servlet 6.1, sections 4.6, 10.5 and 10.10).
 
+use std::borrow::Cow;
+use std::fmt;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode, Uri};
@@ -11,7 +14,8 @@ use tower_service::Service as _;
 use wharf_mapping::{is_private, range};
 
 use crate::resource_root::ResourceRoot;
-use crate::{App, Body, BoxError, Error, Request, Response, Servlet, ServletConfig};
+use crate::resource_source::{Embedded, Find, Source};
+use crate::{App, Body, BoxError, Error, Request, Response, Servlet, ServletConfig, ServletContext};
 
 /// The files of a folder, as a servlet.
 ///
@@ -29,15 +33,29 @@ use crate::{App, Body, BoxError, Error, Request, Response, Servlet, ServletConfi
 #[derive(Debug)]
 #[must_use]
 pub struct Resources {
-    folder: PathBuf,
+    place: Place,
     cache_control: Option<String>,
     open: OnceLock<Open>,
 }
 
+enum Place {
+    Folder(PathBuf),
+    Embedded(Arc<Find>),
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(folder) => folder.fmt(f),
+            Self::Embedded(_) => f.write_str("Embedded"),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Open {
-    root: ResourceRoot,
-    files: ServeDir<DefaultServeDirFallback, ResourceRoot>,
+    source: Source,
+    files: ServeDir<DefaultServeDirFallback, Source>,
     cache_control: Option<HeaderValue>,
 }
 
@@ -47,7 +65,32 @@ impl Resources {
     /// The application does not start when the folder is not there, or it is relative and the application was deployed
     /// as a file.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), cache_control: None, open: OnceLock::new() }
+        Self { place: Place::Folder(folder.into()), cache_control: None, open: OnceLock::new() }
+    }
+
+    /// Those that the module carries: `find` gives the content of the file with a path such as `css/style.css`. It fits what `include_dir`
+    /// and `rust-embed` give; for a few files a `match` will do.
+    ///
+    /// A folder is where a welcome file is. The files count as changed when the application starts, so that clients ask once after
+    /// each redeploy.
+    ///
+    /// ```
+    /// use std::borrow::Cow;
+    /// use wharf_sdk::{App, Resources};
+    ///
+    /// fn find(path: &str) -> Option<Cow<'static, [u8]>> {
+    ///     let content: &[u8] = match path {
+    ///         "index.html" => b"<!doctype html><title>Hello</title>",
+    ///         "css/style.css" => b"body { margin: 2rem }",
+    ///         _ => return None,
+    ///     };
+    ///     Some(content.into())
+    /// }
+    ///
+    /// let app = App::new().resources(Resources::embedded(find));
+    /// ```
+    pub fn embedded(find: impl Fn(&str) -> Option<Cow<'static, [u8]>> + Send + Sync + 'static) -> Self {
+        Self { place: Place::Embedded(Arc::new(find)), cache_control: None, open: OnceLock::new() }
     }
 
     /// Sends this `Cache-Control` with every file, such as `max-age=3600`. Without it clients ask each time whether a file
@@ -69,9 +112,7 @@ impl Resources {
             return Ok(Response::status(StatusCode::NOT_FOUND));
         }
         let welcome = if path.ends_with('/') {
-            let default = ["index.html".to_owned()];
-            let names = Some(request.context().welcome_files()).filter(|names| !names.is_empty()).unwrap_or(&default);
-            match open.root.first_file(path, names).await? {
+            match open.source.first_file(path, &welcome_files(request.context())).await? {
                 Some(file) => Some(file),
                 None => return Ok(Response::status(StatusCode::NOT_FOUND)),
             }
@@ -105,7 +146,7 @@ impl Resources {
 }
 
 async fn ask(
-    mut files: ServeDir<DefaultServeDirFallback, ResourceRoot>,
+    mut files: ServeDir<DefaultServeDirFallback, Source>,
     method: Method,
     target: Uri,
     headers: HeaderMap,
@@ -142,6 +183,14 @@ fn dressed(mut response: Response, cache_control: Option<&HeaderValue>) -> Respo
     response
 }
 
+/// The names of files that answer for their folder.
+fn welcome_files(context: &ServletContext) -> Vec<String> {
+    match context.welcome_files() {
+        [] => vec!["index.html".to_owned()],
+        names => names.to_vec(),
+    }
+}
+
 /// Percent-encoded, but for unreserved characters and the slash (RFC 3986, section 2.3).
 fn encoded(path: &str) -> String {
     use std::fmt::Write as _;
@@ -160,25 +209,31 @@ fn encoded(path: &str) -> String {
 
 impl Servlet for Resources {
     async fn init(&self, config: &ServletConfig) -> Result<(), BoxError> {
-        let folder = match config.context().folder() {
-            _ if self.folder.is_absolute() => self.folder.clone(),
-            Some(folder) => folder.join(&self.folder),
-            None => {
-                let wanted = self.folder.display();
+        let source = match (&self.place, config.context().folder()) {
+            (Place::Embedded(find), _) => {
+                let (find, welcome) = (Arc::clone(find), welcome_files(config.context()).into());
+                Source::Embedded(Embedded { find, welcome, since: SystemTime::now() })
+            }
+            (Place::Folder(wanted), None) if !wanted.is_absolute() => {
+                let wanted = wanted.display();
                 return Err(format!(
                     "the files in '{wanted}' belong beside the module, but the application was deployed as a file: deploy it as a folder"
                 )
                 .into());
             }
+            (Place::Folder(wanted), beside) => {
+                let folder = beside.map_or_else(|| wanted.clone(), |beside| beside.join(wanted));
+                let root = ResourceRoot::at(&folder);
+                Source::Folder(root.map_err(|error| format!("resources: {}: {error}", folder.display()))?)
+            }
         };
-        let root = ResourceRoot::open(&folder).map_err(|error| format!("resources: {}: {error}", folder.display()))?;
-        let files = ServeDir::with_backend("", root.clone())
+        let files = ServeDir::with_backend("", source.clone())
             .precompressed_br()
             .precompressed_zstd()
             .precompressed_gzip()
             .ignore_multi_range_requests(true);
         let cache_control = self.cache_control.as_deref().map(HeaderValue::try_from).transpose()?;
-        self.open.get_or_init(|| Open { root, files, cache_control });
+        self.open.get_or_init(|| Open { source, files, cache_control });
         Ok(())
     }
 

@@ -293,3 +293,52 @@ async fn without_the_folder_the_application_does_not_start() {
     let error = start(TestClient::new(app()).folder(empty.path())).await;
     assert!(error.contains("static"), "{error}");
 }
+
+/// Files that the module carries follow the same rules: Servlet 6.1, sections 4.6 and 10.10; RFC 9110, sections 13 and 14.
+#[tokio::test]
+async fn embedded_files_are_served_like_those_of_a_folder() {
+    fn find(path: &str) -> Option<std::borrow::Cow<'static, [u8]>> {
+        let content: &[u8] = match path {
+            "index.html" => b"<p>home",
+            "docs/index.html" => b"<p>docs",
+            "css/style.css" => b"p{}",
+            "css/style.css.gz" => b"GZ",
+            "digits.txt" => b"0123456789",
+            "a b.txt" => b"blank",
+            ".env" | "WEB-INF/web.xml" => b"secret",
+            _ => return None,
+        };
+        Some(content.into())
+    }
+    let app = App::new().resources(Resources::embedded(find).cache_control("max-age=60"));
+    let client = TestClient::new(app).context_path("/shop").start().await.unwrap();
+    let rows = [
+        ("/", "", "", 200, "<p>home"),
+        ("/docs/", "", "", 200, "<p>docs"),
+        ("/docs", "", "", 307, ""),
+        ("/css/style.css", "", "", 200, "p{}"),
+        ("/css/style.css", "accept-encoding", "gzip", 200, "GZ"),
+        ("/a%20b.txt", "", "", 200, "blank"),
+        ("/digits.txt", "range", "bytes=2-4", 206, "234"),
+        ("/digits.txt", "range", "bytes=-99", 206, "0123456789"),
+        ("/digits.txt", "range", "bytes=20-", 416, ""),
+        ("/digits.txt", "if-none-match", "*", 304, ""),
+        ("/digits.txt", "if-match", "\"other\"", 412, ""),
+        ("/css/", "", "", 404, ""),
+        ("/css", "", "", 404, ""),
+        ("/none.txt", "", "", 404, ""),
+        ("/digits.txt/", "", "", 404, ""),
+        ("/.env", "", "", 404, ""),
+        ("/WEB-INF/web.xml", "", "", 404, ""),
+    ];
+    for (path, name, value, status, content) in rows {
+        let request = client.get(path);
+        let request = if name.is_empty() { request } else { request.header(name, value) };
+        let answer = request.send().await;
+        assert_eq!(answer.status().as_u16(), status, "{path} {name}: {value}");
+        if answer.status().is_success() {
+            assert_eq!(answer.header("cache-control"), Some("max-age=60"), "{path}");
+            assert_eq!(answer.text().await, content, "{path} {name}: {value}");
+        }
+    }
+}
