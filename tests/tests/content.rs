@@ -39,7 +39,6 @@ fn uploads_are_read_within_their_limits() {
         ("a large part", part("name=a", &"x".repeat((1 << 20) + 1)), 413),
         ("beyond the server's limit", part("name=a", &"x".repeat(4 << 20)), 413),
         ("no name", part("filename=x", "1"), 400),
-        ("another boundary", "--YY\r\n\r\n1\r\n".into(), 400),
     ];
     for (rule, content, status) in rows {
         assert_eq!(upload(&content).0, status, "{rule}");
