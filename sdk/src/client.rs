@@ -15,7 +15,7 @@ use crate::local::{Local, Peer};
 use crate::local_sessions::COOKIE_NAME;
 #[cfg(feature = "websocket")]
 use crate::websocket::TestSocket;
-use crate::{Body, BoxError, IntoApplication, MappingError, ServletContext};
+use crate::{Body, BoxError, IntoApplication, MappingError, Principal, ServletContext};
 
 /// Runs an application in a test: the same canonicalisation and mapping as in the container, no socket.
 ///
@@ -174,6 +174,12 @@ impl TestRequest<'_> {
         let name: HeaderName = name.parse().unwrap_or_else(|_| panic!("'{name}' is not a header name"));
         let value = HeaderValue::from_str(value).unwrap_or_else(|_| panic!("{value:?} is not a header value"));
         self.request.headers_mut().append(name, value);
+        self
+    }
+
+    /// Makes it a request of an authenticated user, as if the container had asked for a name and password.
+    pub fn user(mut self, name: &str, roles: &[&str]) -> Self {
+        self.request.extensions_mut().insert(Principal::new(name, "BASIC", roles.iter().copied()));
         self
     }
 

@@ -27,7 +27,7 @@ use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 
-use crate::{ContainerInfo, ServletContext};
+use crate::{ContainerInfo, Principal, ServletContext};
 
 /// Why an extractor failed: always an error of the program, never of the client, so the answer is 500.
 #[derive(Debug)]
@@ -125,5 +125,17 @@ impl<S: Send + Sync> FromRequestParts<S> for RemoteAddr {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
         Ok(Self(info(parts)?.remote_addr()))
+    }
+}
+
+/// The authenticated user; `None` where nobody had to log in. Whether somebody has to is said by the application's `[[constraints]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User(pub Option<Principal>);
+
+impl<S: Send + Sync> FromRequestParts<S> for User {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        Ok(Self(info(parts)?.user_principal()))
     }
 }

@@ -10,8 +10,9 @@ use wharf_abi::{FfiRequest, RequestedSession};
 
 use crate::dispatch_state::DispatchState;
 use crate::local_sessions::LocalSlot;
+use crate::principal::{has_role, servlet_name};
 use crate::session::{self, Handle, Session};
-use crate::{Error, ServletContext, Tls};
+use crate::{Error, Principal, ServletContext, Tls};
 
 /// The context behind a second reference count, which may be a thread's own: a count that all threads share is passed
 /// between processors with every request.
@@ -43,6 +44,8 @@ pub(crate) struct LocalFacts {
     pub(crate) id: Arc<str>,
     /// The application's surroundings.
     pub(crate) context: Arc<ServletContext>,
+    /// Who the client is.
+    pub(crate) user: Option<Principal>,
     /// Its session.
     pub(crate) session: Arc<LocalSlot>,
 }
@@ -223,6 +226,28 @@ impl RequestFacts {
         self.lent()?.tls().map(Tls::new)
     }
 
+    /// Name of the authenticated user, and how it was shown.
+    pub(crate) fn user(&self) -> Option<(&str, &str)> {
+        match &self.source {
+            Source::Crossed(ffi) => ffi.user().map(|user| (user.name, servlet_name(user.auth_type))),
+            Source::Local(facts) => facts.user.as_ref().map(|user| (user.name(), user.auth_type())),
+        }
+    }
+
+    pub(crate) fn user_principal(&self) -> Option<Principal> {
+        match &self.source {
+            Source::Crossed(ffi) => ffi.user().map(Principal::of),
+            Source::Local(facts) => facts.user.clone(),
+        }
+    }
+
+    pub(crate) fn is_user_in_role(&self, role: &str) -> bool {
+        match &self.source {
+            Source::Crossed(ffi) => ffi.user().is_some_and(|user| has_role(user.roles.lines(), role)),
+            Source::Local(facts) => facts.user.as_ref().is_some_and(|user| user.is_in_role(role)),
+        }
+    }
+
     pub(crate) fn authority(&self) -> &str {
         match &self.source {
             Source::Crossed(ffi) => ffi.text(|h| h.authority),
@@ -342,6 +367,11 @@ impl ContainerInfo {
     /// As [`Request::tls`](crate::Request::tls).
     pub fn tls(&self) -> Option<Tls<'_>> {
         self.0.tls()
+    }
+
+    /// As [`Request::user_principal`](crate::Request::user_principal).
+    pub fn user_principal(&self) -> Option<Principal> {
+        self.0.user_principal()
     }
 
     /// Host the client asked for, with the port if it gave one.

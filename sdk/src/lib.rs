@@ -57,11 +57,12 @@ mod parameters;
 mod part;
 mod path_parameters;
 mod pattern;
+#[cfg(feature = "resources")]
+#[cfg(feature = "resources")]
+mod principal;
 mod request;
 mod request_content;
 mod request_headers;
-#[cfg(feature = "resources")]
-#[cfg(feature = "resources")]
 mod resource_root;
 mod resource_source;
 #[cfg(feature = "resources")]
@@ -120,6 +121,7 @@ pub use parameters::{MAX_PARAMETERS, Parameters};
 pub use part::{Part, Parts};
 pub use path_parameters::PathParameter;
 pub use pattern::IntoPatterns;
+pub use principal::Principal;
 pub use request::Request;
 pub use request_content::DEFAULT_CONTENT_LIMIT;
 pub use request_headers::UrlEncoder;

@@ -13,7 +13,7 @@ use crate::facts::{LocalFacts, RequestFacts, target_in_context};
 use crate::local_sessions::LocalSlot;
 #[cfg(feature = "websocket")]
 use crate::upgrade::{Handler, Switch};
-use crate::{Body, BoxError, MappingError, Request, Response, ServletContext};
+use crate::{Body, BoxError, MappingError, Principal, Request, Response, ServletContext};
 
 /// Where a request came from.
 #[derive(Clone, Copy)]
@@ -145,6 +145,7 @@ impl Local {
             id: format!("local-{number}").into(),
             context: Arc::clone(&self.context),
             request_uri: request_uri.clone(),
+            user: parts.extensions.remove::<Principal>(),
             session: Arc::clone(session),
         };
         parts.uri = target_in_context(&path.encoded, context_path, parts.uri.query())

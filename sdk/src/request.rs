@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::dispatch_state::DispatchState;
 use crate::dispatcher::Target;
 use crate::facts::{Chosen, RequestFacts, target_in_context};
-use crate::{Body, ContainerInfo, DispatchError, Error, Parameters, ServletContext, Session, Tls};
+use crate::{Body, ContainerInfo, DispatchError, Error, Parameters, Principal, ServletContext, Session, Tls};
 
 /// A request (`HttpServletRequest` of Servlet 6.1, chapter 3).
 ///
@@ -252,6 +252,26 @@ impl Request {
     /// and in tests.
     pub fn tls(&self) -> Option<Tls<'_>> {
         self.0.facts.tls()
+    }
+
+    /// Name of the user that the container has authenticated (`getRemoteUser`); `None` where nobody had to log in.
+    pub fn remote_user(&self) -> Option<&str> {
+        self.0.facts.user().map(|user| user.0)
+    }
+
+    /// How the user has shown who it is (`getAuthType`): see [`Principal::auth_type`].
+    pub fn auth_type(&self) -> Option<&str> {
+        self.0.facts.user().map(|user| user.1)
+    }
+
+    /// The user, with its roles (`getUserPrincipal`).
+    pub fn user_principal(&self) -> Option<Principal> {
+        self.0.facts.user_principal()
+    }
+
+    /// Whether there is a user that has this role. Every user has `**`, nobody has `*` (Servlet 6.1, section 13.3).
+    pub fn is_user_in_role(&self, role: &str) -> bool {
+        self.0.facts.is_user_in_role(role)
     }
 
     /// Host the client asked for, with the port if it gave one.

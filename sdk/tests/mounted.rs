@@ -133,3 +133,26 @@ impl<T> futures_core::Stream for Channel<T> {
         self.0.poll_recv(cx)
     }
 }
+
+/// Servlet 6.1, section 13.3, for handlers of a router and for servlets.
+#[tokio::test]
+async fn the_user_is_seen_by_handlers_and_servlets() {
+    use wharf_sdk::extract::User;
+    async fn handler(User(user): User) -> String {
+        user.map_or("nobody".into(), |user| {
+            let roles: Vec<_> = user.roles().collect();
+            format!("{} {} {roles:?} {}", user.name(), user.auth_type(), user.is_in_role("dev"))
+        })
+    }
+    async fn servlet(request: wharf_sdk::Request) -> String {
+        format!("{:?} {} {}", request.remote_user(), request.is_user_in_role("dev"), request.is_user_in_role("**"))
+    }
+    let router = axum::Router::new().route("/", axum::routing::get(handler));
+    let client = TestClient::new(router).start().await.unwrap();
+    assert_eq!(client.get("/").send().await.text().await, "nobody");
+    let known = client.get("/").user("ann", &["dev", "ops"]).send().await;
+    assert_eq!(known.text().await, "ann BASIC [\"dev\", \"ops\"] true");
+    let client = TestClient::new(App::new().servlet("who", "/", wharf_sdk::get(servlet))).start().await.unwrap();
+    assert_eq!(client.get("/").send().await.text().await, "None false false");
+    assert_eq!(client.get("/").user("ann", &["ops"]).send().await.text().await, "Some(\"ann\") false true");
+}

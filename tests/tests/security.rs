@@ -1,9 +1,11 @@
-//! Access control of the real program: BASIC, constraints, lock-out, on a static site and with a broken realm.
+//! Access control of the real program: BASIC, constraints, lock-out, on every kind of application and with a broken realm.
 
 use std::io::Write;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use wharf_tests::{Site, Wharf, wait};
+use wharf_tests::{CGI_ENV, CGI_TOML, Responder, Site, Wharf, cgi_program, chameleon, wait};
 
 const APP: &str = r#"kind = "static"
 root = "public"
@@ -161,4 +163,82 @@ fn constraints_that_can_not_be_held_keep_an_application_from_starting() {
         assert!(!error.is_empty());
         assert_eq!(wharf.get("/bad/open/x.txt").status, 404);
     }
+}
+
+/// The table that guards an application of any kind.
+const GUARD: &str = r#"
+[login]
+method = "BASIC"
+realm = "staff"
+
+[[constraints]]
+patterns = ["/private/*"]
+roles = ["admin"]
+"#;
+
+/// Servlet 6.1, section 13.3: the application sees who it is, and only where somebody was asked for.
+#[test]
+fn a_module_sees_the_user_and_its_roles() {
+    let site = site("").with("deploy/mod.so", chameleon("one")).with("deploy/mod.toml", GUARD);
+    let wharf = site.start(&[]);
+    let ann = basic("ann:s\u{e9}cret");
+    let who = |path: &str, value: &str| {
+        let headers = [("Authorization", value)];
+        let answer = wharf.send("GET", path, if value.is_empty() { &[] } else { &headers }, b"");
+        (answer.status, answer.text())
+    };
+    assert_eq!(who("/mod/private/who", "").0, 401);
+    assert_eq!(who("/mod/private/who", &basic("bob:hunter2")).0, 403);
+    let known = "Some(\"ann\") Some(\"BASIC\") admin=true dev=false **=true *=false 1";
+    assert_eq!(who("/mod/private/who", &ann), (200, known.into()));
+    // Where nobody need log in nobody is asked, and a header alone makes no user.
+    let nobody = "None None admin=false dev=false **=false *=false 0";
+    assert_eq!(who("/mod/who", &ann), (200, nobody.into()));
+    assert_eq!(who("/mod/who", ""), (200, nobody.into()));
+}
+
+/// Constraints guard programs and proxies like modules: what is behind them is not reached by a request that is refused.
+#[test]
+fn gateways_are_guarded_and_told_of_the_user() {
+    let site = site("");
+    site.put("deploy/cgi/app.toml", format!("{CGI_TOML}{GUARD}"));
+    for program in ["deploy/cgi/private/env", "deploy/cgi/env"] {
+        cgi_program(&site, program, CGI_ENV);
+    }
+    let socket = site.path("responder");
+    let address = format!("address = \"unix:{}\"", socket.display());
+    site.put("deploy/fast/app.toml", format!("kind = \"fastcgi\"\n[fastcgi]\n{address}\n{GUARD}"));
+    site.put("deploy/fast/private/x.php", "<?php");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    let _responder = Responder::start(&socket, move |asked, talk| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        let user = asked.params.iter().find(|(name, _)| *name == "REMOTE_USER").map_or("none", |(_, value)| value);
+        talk.answer(&format!("Content-Type: text/plain\n\nREMOTE_USER={user}\n"))
+    });
+    let backend = Site::new().with("deploy/back.so", chameleon("back")).start(&[]);
+    let behind = format!("kind = \"proxy\"\n[proxy]\nbackends = [\"http://{}/back\"]\n", backend.addr());
+    site.put("deploy/proxy/app.toml", format!("{behind}{GUARD}"));
+    let wharf = site.start(&[]);
+    for (path, seen) in [
+        ("/cgi/private/env", "REMOTE_USER=ann"),
+        ("/fast/private/x.php", "REMOTE_USER=ann"),
+        ("/proxy/private/who", "None None"),
+    ] {
+        assert_eq!(status(&wharf, "GET", path, ""), 401, "{path}");
+        assert_eq!(status(&wharf, "GET", path, "bob:hunter2"), 403, "{path}");
+        assert_eq!(status(&wharf, "POST", path, "ann:wrong"), 401, "{path}");
+        for spelt in [
+            path.replace("/private", "//private"),
+            path.replace("/private", "/%70rivate"),
+            path.replace("/private", "/x/../private"),
+        ] {
+            assert!(matches!(status(&wharf, "GET", &spelt, ""), 400 | 401), "{spelt}");
+        }
+        let value = basic("ann:s\u{e9}cret");
+        let answer = wharf.send("GET", path, &[("Authorization", &value)], b"");
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        assert!(answer.text().contains(seen), "{path}: {}", answer.text());
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "refused requests went to the responder");
 }

@@ -15,11 +15,13 @@ use http_body::{Body as HttpBody, Frame as HttpFrame, SizeHint};
 use hyper::upgrade::OnUpgrade;
 use wharf_abi::{
     FfiBody, FfiBytes, FfiFuture, FfiRequest, FfiResponse, FfiResponseBody, Frame, Header, ModuleRef, Outcome,
-    PollFrame, RawStr, RequestHead, TlsHead, Trailer,
+    PollFrame, RawStr, RequestHead, TlsHead, Trailer, UserHead,
 };
 use wharf_kernel::per_thread::{Alone, PerThread};
 use wharf_kernel::session::{SessionFuture, SessionSlot};
-use wharf_kernel::{Body, BoxError, Endpoint, Exchange, Hold, Lease, PathElements, ResponseFuture, TlsFacts, Version};
+use wharf_kernel::{
+    Authenticated, Body, BoxError, Endpoint, Exchange, Hold, Lease, PathElements, ResponseFuture, TlsFacts, Version,
+};
 
 use crate::loaded::InstancePtr;
 use crate::session::{self, Sessions};
@@ -76,13 +78,14 @@ pub(crate) struct Outside {
     id: Arc<str>,
     headers: Vec<Header>,
     tls: Option<TlsHead>,
+    user: Option<UserHead>,
     head: Option<RequestHead>,
     pub(crate) handles: Arc<Alone<Handles>>,
     pub(crate) session: SessionSlot,
     pub(crate) sessions: Option<Arc<Alone<Sessions>>>,
 }
 
-// SAFETY: all of it is but the views in `head`, `tls` and `headers`, which point into what this owns and never changes.
+// SAFETY: all of it is but the views in `head`, `tls`, `user` and `headers`, which point into what this owns and never changes.
 unsafe impl Send for Outside {}
 // SAFETY: as above.
 unsafe impl Sync for Outside {}
@@ -107,8 +110,20 @@ fn cross(
     let sessions = sessions.cloned();
     let vtable = if sessions.is_some() { &raw const session::REQUEST } else { std::ptr::null() };
     // Put in its place first: the head points into it, and it stays there until the last reference is gone.
-    let outside =
-        Outside { parts, path, authority, connection, id, headers, tls: None, head: None, handles, session, sessions };
+    let outside = Outside {
+        parts,
+        path,
+        authority,
+        connection,
+        id,
+        headers,
+        tls: None,
+        user: None,
+        head: None,
+        handles,
+        session,
+        sessions,
+    };
     let mut owner = Arc::new(outside);
     let mut head: *const RequestHead = std::ptr::null();
     // Nobody else has it yet, so this is always taken.
@@ -116,6 +131,7 @@ fn cross(
         let lines = outside.parts.headers.iter();
         outside.headers.extend(lines.map(|(name, value)| Header::new(name.as_str(), value.as_bytes())));
         outside.tls = outside.connection.tls.as_deref().map(tls_head);
+        outside.user = outside.parts.extensions.get().map(user_head);
         let made = request_head(outside);
         head = outside.head.insert(made);
     }
@@ -133,6 +149,11 @@ fn tls_head(facts: &TlsFacts) -> TlsHead {
         server_name: RawStr::new(facts.server_name.as_deref().unwrap_or_default()),
         client_certificate: RawStr::from_bytes(facts.client_certificate_der.as_deref().unwrap_or_default()),
     }
+}
+
+/// Its texts are behind reference counts of their own, of which the extensions keep one.
+fn user_head(user: &Authenticated) -> UserHead {
+    UserHead { name: RawStr::new(&user.user), auth_type: RawStr::new(&user.scheme), roles: RawStr::new(&user.roles) }
 }
 
 fn request_head(outside: &Outside) -> RequestHead {
@@ -163,6 +184,7 @@ fn request_head(outside: &Outside) -> RequestHead {
         local: outside.connection.local.into(),
         id: RawStr::new(&outside.id),
         tls: outside.tls.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
+        user: outside.user.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
         headers: outside.headers.as_ptr(),
         header_count: outside.headers.len(),
     }

@@ -16,6 +16,7 @@ mod module;
 mod session;
 mod tls;
 mod upgrade;
+mod user;
 mod waker;
 
 pub use body::{FfiBody, FfiBodyVTable, Frame, PollFrame, Trailer};
@@ -32,6 +33,7 @@ pub use session::{
 };
 pub use tls::{TlsHead, TlsView};
 pub use upgrade::{Duplex, FfiStream, FfiStreamVTable, FfiUpgrade, FfiUpgradeVTable, PollIo, Upgrade, UpgradeOutcome};
+pub use user::{UserHead, UserView};
 pub use waker::WakerHead;
 
 /// Changes when a module built before can no longer run.

@@ -7,6 +7,7 @@ use abi_stable::std_types::{ROption, RString};
 
 use crate::{
     FfiBody, FfiBytes, FfiOpening, FfiUpgrade, RawStr, RequestSessionsVTable, RequestedSession, TlsHead, TlsView,
+    UserHead, UserView,
 };
 
 /// One header field line, borrowed.
@@ -110,6 +111,8 @@ pub struct RequestHead {
     pub id: RawStr,
     /// What TLS agreed on; null where the connection itself is not encrypted.
     pub tls: *const TlsHead,
+    /// Who the client is; null where nobody was asked for.
+    pub user: *const UserHead,
     /// The header field lines.
     pub headers: *const Header,
     /// How many there are.
@@ -196,6 +199,12 @@ impl FfiRequest {
     pub fn tls(&self) -> Option<TlsView<'_>> {
         // SAFETY: null or valid until `Drop`, with all it points to, by the contract of `new`.
         unsafe { self.head().tls.as_ref().map(|tls| tls.view()) }
+    }
+
+    /// Who the client is, where the container knows.
+    pub fn user(&self) -> Option<UserView<'_>> {
+        // SAFETY: null or valid until `Drop`, with all it points to, by the contract of `new`.
+        unsafe { self.head().user.as_ref().map(|user| user.view()) }
     }
 
     /// The header lines: name (lower case) and value.
