@@ -57,13 +57,13 @@ mod parameters;
 mod part;
 mod path_parameters;
 mod pattern;
-#[cfg(feature = "resources")]
-#[cfg(feature = "resources")]
 mod principal;
 mod request;
 mod request_content;
 mod request_headers;
+#[cfg(feature = "resources")]
 mod resource_root;
+#[cfg(feature = "resources")]
 mod resource_source;
 #[cfg(feature = "resources")]
 mod resources;

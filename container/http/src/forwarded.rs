@@ -55,6 +55,17 @@ pub(crate) fn resolve(trusted: &[IpNet], connection: &Arc<Connection>, headers: 
     Arc::new(connection.behind(client, secure))
 }
 
+/// Reads what a trusted proxy says in these bytes, for the fuzz targets.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let Ok(value) = http::HeaderValue::from_bytes(bytes) else { return };
+    let (all, peer) = (["0.0.0.0/0", "::/0"].map(|net| net.parse().unwrap()), "127.0.0.1:80".parse().ok());
+    for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, FORWARDED] {
+        let headers = HeaderMap::from_iter([(name, value.clone())]);
+        resolve(&all, &Arc::new(Connection::new(peer, None, false)), &headers);
+    }
+}
+
 #[derive(Debug, PartialEq)]
 struct Hop {
     /// `None` where it is hidden, or no address.

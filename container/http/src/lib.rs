@@ -37,3 +37,17 @@ pub use pipeline::Pipeline;
 pub use protect::Protect;
 pub use server::{Bound, Server};
 pub use tls::Tls;
+
+/// Parsers for the fuzz targets (`tests/fuzz`), which alone are built with this.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// Reads a PROXY protocol header.
+    pub fn proxy_protocol(bytes: &[u8]) {
+        crate::proxy_protocol::fuzz(bytes);
+    }
+
+    /// Reads `Forwarded` and `X-Forwarded-For` of a trusted proxy.
+    pub fn forwarded(bytes: &[u8]) {
+        crate::forwarded::fuzz(bytes);
+    }
+}

@@ -112,6 +112,14 @@ fn wrong(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("no valid PROXY protocol header: {what}"))
 }
 
+/// Reads a header out of these bytes, for the fuzz targets.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(mut bytes: &[u8]) {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let read = std::pin::pin!(read(&mut bytes));
+    assert!(std::future::Future::poll(read, &mut context).is_ready(), "bytes in memory are always there");
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
