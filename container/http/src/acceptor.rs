@@ -138,7 +138,7 @@ impl Drop for Peer {
     }
 }
 
-/// Ends the connections that have been idle longest, so that new ones can be served. A few at once, since looking for them
+/// Ends the connections that have been idle longest, or that have said nothing for a while, so that new ones can be served. A few at once, since looking for them
 /// takes a walk over all.
 fn reap_idle(workers: &[Seat]) {
     let mut idle: Vec<_> = workers.iter().flat_map(|(shared, _)| shared.idle()).collect();
@@ -149,6 +149,9 @@ fn reap_idle(workers: &[Seat]) {
         waker.wake();
     }
 }
+
+/// How long one waits at the limit before the connections are looked through again.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// One worker, seen from here.
 pub(crate) type Seat = (Arc<Shared>, mpsc::UnboundedSender<Command>);
@@ -180,11 +183,15 @@ pub(crate) async fn run(
                     pause = Duration::from_millis(10);
                     let permit = match permits.clone().try_acquire_owned() {
                         Ok(permit) => permit,
-                        Err(_) => {
+                        Err(_) => loop {
                             reap_idle(&pool.seats());
-                            let Ok(permit) = permits.clone().acquire_owned().await else { return };
-                            permit
-                        }
+                            let freed = permits.clone().acquire_owned();
+                            match tokio::time::timeout(LOOK_AGAIN, freed).await {
+                                Ok(Ok(permit)) => break permit,
+                                Ok(Err(_)) => return,
+                                Err(_) => {}
+                            }
+                        },
                     };
                     let peer = match (&peers, address) {
                         (Some(peers), Some(address)) => match peers.enter(address) {

@@ -21,6 +21,8 @@ use crate::Limits;
 const NEVER: u64 = u64::MAX;
 /// Smaller than any time: the limit has passed.
 const DUE: u64 = 0;
+/// Milliseconds after which a new connection that has said nothing counts as idle.
+const SILENCE: u64 = 1000;
 /// Time for an HTTP/2 client to answer to a goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -35,6 +37,8 @@ pub(crate) struct Slot {
     send_limit: u64,
     send_rate: u64,
     tick: u64,
+    /// Whether its protocol is not known yet: what comes before the first request has limits of its own.
+    opening: bool,
     /// Whether it speaks HTTP/2.
     pub(crate) http2: bool,
     /// HTTP/1: the head of a request. HTTP/2: a request at all.
@@ -65,7 +69,22 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) fn new(epoch: Instant, limits: &Limits, http2: bool) -> Arc<Self> {
-        let slot = Self {
+        let slot = Self::made(epoch, limits, http2);
+        if http2 {
+            slot.head.store(slot.after(slot.header_limit), Relaxed);
+        }
+        Arc::new(slot)
+    }
+
+    /// The slot of a connection before its first request: of a handshake, or while its protocol is not known.
+    pub(crate) fn opening(epoch: Instant, limits: &Limits) -> Arc<Self> {
+        let slot = Self { opening: true, ..Self::made(epoch, limits, false) };
+        slot.head.store(slot.after(slot.header_limit), Relaxed);
+        Arc::new(slot)
+    }
+
+    fn made(epoch: Instant, limits: &Limits, http2: bool) -> Self {
+        Self {
             epoch,
             swept: AtomicU64::new(millis(epoch.elapsed())),
             header_limit: millis(limits.header_timeout),
@@ -73,6 +92,7 @@ impl Slot {
             send_limit: millis(limits.send_timeout),
             send_rate: limits.send_min_rate.into(),
             tick: millis(tick(limits)),
+            opening: false,
             http2,
             head: AtomicU64::new(NEVER),
             timer: AtomicU64::new(0),
@@ -88,11 +108,7 @@ impl Slot {
             leaving: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             refused: OnceLock::new(),
-        };
-        if http2 {
-            slot.head.store(slot.after(slot.header_limit), Relaxed);
         }
-        Arc::new(slot)
     }
 
     /// Milliseconds since the worker's start.
@@ -115,7 +131,7 @@ impl Slot {
             let limit = now.saturating_add(self.header_limit);
             if !self.http2 && head > limit && self.begun.load(Relaxed) {
                 self.head.store(limit, Relaxed);
-            } else if head <= now {
+            } else if head <= now && !self.opening {
                 self.head.store(DUE, Relaxed);
                 due = true;
             }
@@ -189,16 +205,28 @@ impl Slot {
         self.send.store(self.after(millis(time)), Relaxed);
     }
 
-    /// Since when, as a number to compare, it has been idle between two requests.
+    /// Since when, as a number to compare, it has been idle between two requests, or has said nothing at all. A new connection has
+    /// [`SILENCE`] to begin.
     pub(crate) fn idle(&self) -> Option<u64> {
         let head = self.head.load(Relaxed);
-        let idle = head != NEVER && head != DUE && !self.begun.load(Relaxed) && self.requests.load(Relaxed) > 0;
-        idle.then_some(head)
+        if head == NEVER || head == DUE || self.begun.load(Relaxed) {
+            return None;
+        }
+        if self.requests.load(Relaxed) > 0 {
+            return Some(head.saturating_sub(self.idle_limit));
+        }
+        let since = head.saturating_sub(self.header_limit);
+        (self.now() >= since.saturating_add(SILENCE)).then_some(since)
     }
 
     /// Ends the wait for the next request.
     pub(crate) fn reap(&self) {
         self.head.store(DUE, Relaxed);
+    }
+
+    /// Whether it has to make room before its first request.
+    pub(crate) fn is_unwanted(&self) -> bool {
+        self.opening && self.head.load(Relaxed) == DUE
     }
 
     /// HTTP/2: whether it has been without a request for too long.

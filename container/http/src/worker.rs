@@ -119,7 +119,7 @@ impl Shared {
         self.ids.next()
     }
 
-    /// The connections that are idle between two requests, each with a number that is smaller the longer it is so.
+    /// The connections that are idle between two requests or have said nothing yet, each with a number that is smaller the longer it is so.
     pub(crate) fn idle(&self) -> Vec<(u64, Arc<Slot>, Waker)> {
         let all = self.wakers();
         all.values().filter_map(|s| Some((s.slot.idle()?, s.slot.clone(), s.waker.clone()))).collect()
@@ -242,9 +242,9 @@ impl Drop for Guard {
 }
 
 impl Guard {
-    /// Waits for something before the first request; `None` when the server begins to drain.
+    /// Waits for something before the first request; `None` when the server begins to drain, or the connection has to make room.
     async fn unless_drained<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        let slot = Slot::new(self.shared.began, &self.shared.pipeline.limits, false);
+        let slot = Slot::opening(self.shared.began, &self.shared.pipeline.limits);
         let mut future = pin!(future);
         let mut registered = false;
         poll_fn(|cx| {
@@ -252,7 +252,8 @@ impl Guard {
                 registered = true;
                 self.shared.seat(self.key, cx.waker(), &slot, None);
             }
-            if self.shared.state() == OPEN { future.as_mut().poll(cx).map(Some) } else { Poll::Ready(None) }
+            let goes_on = self.shared.state() == OPEN && !slot.is_unwanted();
+            if goes_on { future.as_mut().poll(cx).map(Some) } else { Poll::Ready(None) }
         })
         .await
     }

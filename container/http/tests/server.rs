@@ -50,6 +50,17 @@ fn at_the_limit_the_connection_that_is_idle_longest_goes() {
 }
 
 #[test]
+fn at_the_limit_connections_that_say_nothing_go() {
+    let limits = Limits { connections: 3, header_timeout: Duration::from_secs(600), ..Limits::default() };
+    let running = start_with(limits, vec![route("/", None, false)]);
+    let mut silent: Vec<_> = (0..3).map(|_| connect(running.addr)).collect();
+    let mut new = connect(running.addr);
+    new.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert!(new.read(&mut [0; 512]).unwrap() > 0, "it is served long before the others' time for a head is over");
+    assert_eq!(silent[0].read(&mut [0; 16]).unwrap(), 0, "the oldest was closed");
+}
+
+#[test]
 fn a_slow_head_is_cut() {
     let limits = Limits { header_timeout: Duration::from_millis(300), ..Limits::default() };
     let running = start_with(limits, vec![route("/", None, false)]);
