@@ -18,6 +18,7 @@ use wharf_deployer::{DeployerConfig, DeployerHandle, Root};
 use wharf_gateway::{Cgi, FastCgi, Proxy, StaticSite};
 use wharf_http::{Limits, Listen, Pipeline, Protect, Server, ServerConfig, Tls};
 use wharf_kernel::admin::Operations;
+use wharf_kernel::backends::Backends;
 use wharf_kernel::launch::Kind;
 use wharf_kernel::routes::{HostSpec, Routes};
 use wharf_kernel::settings::{self, AccessFormat, LogFormat, Settings};
@@ -111,7 +112,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     let stopping = Arc::new(AtomicBool::new(false));
     let stop = Arc::new(Notify::new());
     let urls: Vec<String> = server.bound().iter().map(ToString::to_string).collect();
-    let metrics = metrics(routes, counters, access.clone(), deployer.clone(), sessions.clone());
+    let metrics = metrics(routes, counters, access.clone(), deployer.clone(), sessions.clone(), proxy.clone());
     let manager = Manager {
         operations: Arc::new(deployer.clone()),
         metrics: Arc::new(move || metrics.render()),
@@ -326,10 +327,17 @@ fn metrics(
     access: Option<Arc<AccessLog>>,
     deployer: DeployerHandle,
     sessions: Arc<SessionRegistry>,
+    proxy: Proxy,
 ) -> Metrics {
     let states = deployer.clone();
     let (served, cut) = (deployer.clone(), deployer.clone());
+    let proxied = routes.clone();
     Metrics::new(Sources {
+        backends: Box::new(move || {
+            let table = proxied.load();
+            let apps = table.routes().iter().map(|route| &route.id);
+            apps.filter_map(|id| Some((id.clone(), proxy.list(id)?))).collect()
+        }),
         routes,
         server,
         sessions: Box::new(move || {

@@ -8,6 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use wharf_kernel::backends::{BackendState, BackendStatus};
 use wharf_kernel::counters::DURATION_BUCKETS;
 use wharf_kernel::{AppCounters, AppId, Fairness, Routes, ServerCounters};
 
@@ -34,6 +35,8 @@ pub struct Sources {
     pub redeploys: Read<u64>,
     /// Bytes on the heap of each application, where that is known.
     pub heaps: Read<Vec<(AppId, u64)>>,
+    /// The backends of each application that is a proxy.
+    pub backends: Read<Vec<(AppId, Vec<BackendStatus>)>>,
 }
 
 impl fmt::Debug for Sources {
@@ -117,8 +120,9 @@ impl Families<'_> {
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Sources { routes, server, access_log_dropped, generations, cut_upgrades, redeploys, heaps, sessions } =
-            &self.0;
+        let Sources {
+            routes, server, access_log_dropped, generations, cut_upgrades, redeploys, heaps, sessions, ..
+        } = &self.0;
         let mut out = Families(encoder);
 
         let table = routes.load();
@@ -187,6 +191,7 @@ impl Collector for Scrape {
         let heaps = heaps.iter().map(|(app, bytes)| (labels(app), *bytes));
         out.gauges("wharf_app_heap_bytes", "Bytes on the heap of an application", heaps)?;
 
+        self.backends(&mut out)?;
         if let Some((resident, threads)) = process() {
             out.gauge("process_resident_memory_bytes", "Resident memory of the container", resident)?;
             out.gauge("process_threads", "Threads of the container", threads)?;
@@ -199,6 +204,24 @@ impl Collector for Scrape {
 }
 
 impl Scrape {
+    /// What the backends of proxies do.
+    fn backends(&self, out: &mut Families<'_>) -> fmt::Result {
+        let all = (self.0.backends)();
+        let each = |read: fn(&BackendStatus) -> u64| {
+            all.iter().flat_map(move |(app, backends)| {
+                let [a, b, c] = labels(app);
+                backends.iter().map(move |backend| ([a, b, c, ("backend", backend.url.as_str())], read(backend)))
+            })
+        };
+        out.counters("wharf_backend_requests", "Requests that a backend was given", each(|b| b.requests))?;
+        out.counters("wharf_backend_failures", "Requests of these that failed", each(|b| b.failures))?;
+        out.gauges("wharf_backend_in_flight", "Requests that a backend has now", each(|b| b.in_flight))?;
+        let up = |b: &BackendStatus| u64::from(b.state == BackendState::Healthy);
+        out.gauges("wharf_backend_up", "1 where a backend gets requests", each(up))?;
+        let help = "Latency of a backend in microseconds, its peaks remembered";
+        out.gauges("wharf_backend_latency_microseconds", help, each(|b| (b.latency_ms * 1e3) as u64))
+    }
+
     /// What the applications take of their shares.
     fn fairness(&self, out: &mut Families<'_>, apps: &[&Arc<AppCounters>]) -> fmt::Result {
         let each = |read: fn(&Fairness) -> u64| apps.iter().map(move |app| (labels(&app.app), read(&app.fairness)));
@@ -286,6 +309,21 @@ mod tests {
             generations: Box::new(|| vec![("serving".to_owned(), 1)]),
             cut_upgrades: Box::new(|| 5),
             redeploys: Box::new(|| 4),
+            backends: Box::new({
+                let id = id.clone();
+                move || {
+                    let backend = BackendStatus {
+                        url: "http://10.0.0.1:80".into(),
+                        weight: 1,
+                        state: BackendState::Ejected,
+                        in_flight: 2,
+                        requests: 7,
+                        failures: 3,
+                        latency_ms: 1.5,
+                    };
+                    vec![(id.clone(), vec![backend])]
+                }
+            }),
             heaps: Box::new(move || vec![(id.clone(), 1024)]),
         });
         let text = metrics.render();
@@ -306,6 +344,9 @@ mod tests {
             "wharf_redeploys_total 4".to_owned(),
             "wharf_upgrades_cut_total 5".to_owned(),
             format!("wharf_upgrades_open{{{app}}} 0"),
+            format!("wharf_backend_requests_total{{{app},backend=\"http://10.0.0.1:80\"}} 7"),
+            format!("wharf_backend_up{{{app},backend=\"http://10.0.0.1:80\"}} 0"),
+            format!("wharf_backend_latency_microseconds{{{app},backend=\"http://10.0.0.1:80\"}} 1500"),
             r#"wharf_sessions_active{app="/shop",host="default"} 6"#.to_owned(),
             format!("wharf_app_heap_bytes{{{app}}} 1024"),
         ];

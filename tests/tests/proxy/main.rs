@@ -279,6 +279,10 @@ fn checks_take_a_backend_out_and_back_and_so_does_the_admin() {
     let drained = wharf.cli(&["backends", "ROOT", "--drain", &a.url(), "--json"]);
     assert_eq!((drained.code, &drained.json()[0]["state"]), (0, &"drained".into()));
     only(&["b"]);
+    let metrics = wharf.admin("GET", "/v1/metrics").text();
+    let up = |url: String, up: u8| metrics.contains(&format!("backend=\"{url}\"}} {up}\n"));
+    assert!(up(a.url(), 0) && up(b.url(), 1), "{metrics}");
+    assert!(metrics.contains("wharf_backend_requests_total{"), "{metrics}");
     // It stays so when the file changes.
     wharf.put("deploy/ROOT.toml", toml(&[a.url(), b.url()], ""));
     wait("the new generation", || (wharf.app("ROOT")["generations"][0]["generation"] == 2).then_some(()));
