@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use wharf_kernel::launch::{Description, Servlet};
+use wharf_kernel::options::{SecurityOptions, Transport};
 
 /// The report on a module. `servlets` and `app` are there when it was loaded; `app` is what it says of itself.
 pub(crate) fn render(
@@ -71,6 +72,43 @@ pub(crate) fn render(
         text.push_str("it was not loaded; 'wharf check --load' tries that in a process of its own\n");
     }
     text
+}
+
+/// The word that a configuration file has for a value.
+pub(crate) fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// Where an application without a module is described, and where it will be.
+pub(crate) fn place(text: &mut String, context_path: Option<&str>, file: &str) {
+    line(text, "file", file);
+    if let Some(path) = context_path {
+        line(text, "context", path);
+    }
+}
+
+/// Who may reach what, as the TOML file says.
+pub(crate) fn security(text: &mut String, security: &SecurityOptions) {
+    if let Some(login) = &security.login {
+        line(text, "login", &format!("{} by realm {}", word(&login.method), login.realm));
+    }
+    for constraint in &security.constraints {
+        let mut what = constraint.patterns.join(" ");
+        for (word, list) in [("methods", &constraint.methods), ("all methods but", &constraint.method_omissions)] {
+            if !list.is_empty() {
+                let _ = write!(what, "; {word} {}", list.join(" "));
+            }
+        }
+        let _ = match constraint.roles.as_deref() {
+            None => write!(what, "; everybody"),
+            Some([]) => write!(what, "; nobody"),
+            Some(roles) => write!(what, "; roles {}", roles.join(" ")),
+        };
+        if constraint.transport == Transport::Confidential {
+            what.push_str("; encrypted connections alone");
+        }
+        line(text, "guard", &what);
+    }
 }
 
 /// What comes from a module is shown without its control characters.

@@ -120,7 +120,7 @@ pub(crate) struct NewArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// The module
+    /// The module, a folder with an app.toml, or a TOML file that is an application
     pub(crate) file: PathBuf,
     /// Load, start and stop it too, in a process of its own, and show what it and the side-car file make together
     #[arg(long)]

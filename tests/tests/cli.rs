@@ -88,6 +88,35 @@ fn check_says_what_a_module_is_and_with_load_what_it_does() {
 }
 
 #[test]
+fn check_looks_at_folders_and_at_files_that_are_applications() {
+    let guard = "[login]\nmethod = \"BASIC\"\nrealm = \"staff\"\n[[constraints]]\npatterns = [\"/a/*\"]\nmethods = [\"GET\"]\nroles = [\"dev\"]\n";
+    let site = Site::new().with("mod/m.so", chameleon("one"));
+    site.put("mod/app.toml", format!("kind = \"module\"\n{guard}[init]\ngreeting = \"Hi\"\n"));
+    site.put("files/app.toml", format!("kind = \"static\"\n{guard}[[constraints]]\npatterns = [\"/b\"]\nroles = []\n"));
+    site.put("back.toml", "kind = \"proxy\"\ncontext_path = \"/x\"\n[proxy]\nbackends = [\"http://127.0.0.1:1\"]\n");
+    let check = |arguments: &[&str]| site.cli(&[&["check"], arguments].concat());
+    let module = check(&["mod", "--load"]);
+    for line in [
+        "side-car  mod/app.toml",
+        "servlet   slow /slow",
+        "init      greeting = \"Hi\"",
+        "login     BASIC by realm staff",
+        "guard     /a/*; methods GET; roles dev",
+    ] {
+        assert!(module.code == 0 && module.out.contains(line), "{line}: {module:?}");
+    }
+    let files = check(&["files"]);
+    assert!(files.out.contains("kind static") && files.out.contains("guard     /b; nobody"), "{files:?}");
+    let back = check(&["back.toml", "--json"]).json();
+    assert_eq!((&back["kind"], &back["context_path"]), (&"proxy".into(), &"/x".into()), "{back}");
+    site.put("none/readme", "");
+    assert_eq!(check(&["none"]).code, 1);
+    site.put("bad/app.toml", "kind = \"statik\"\n");
+    let bad = check(&["bad"]);
+    assert!(bad.code == 2 && bad.err.contains("bad/app.toml"), "{bad:?}");
+}
+
+#[test]
 fn list_shows_what_runs() {
     let site = Site::new().with("deploy/shop##2.so", chameleon("two")).with("deploy/ROOT.so", chameleon("root"));
     let wharf = site.start(&[]);

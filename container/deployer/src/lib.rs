@@ -18,4 +18,4 @@ pub mod scan;
 
 pub use deployer::{DeployerConfig, Launchers, Stats, start};
 pub use handle::DeployerHandle;
-pub use scan::Root;
+pub use scan::{Root, only_module};

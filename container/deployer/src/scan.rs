@@ -296,7 +296,11 @@ fn alone(root: &Root, stem: &str, path: &Path, meta: &Metadata) -> Option<Source
     Some(Source { name, path: path.to_owned(), files: vec![path.to_owned()], print, spec })
 }
 
-fn only_module(folder: &Path) -> Result<PathBuf, String> {
+/// The only `.so` in a folder.
+///
+/// # Errors
+/// When there is none, or several.
+pub fn only_module(folder: &Path) -> Result<PathBuf, String> {
     let mut found = fs::read_dir(folder).map_err(|e| e.to_string())?.filter_map(|e| {
         let path = e.ok()?.path();
         (path.extension()? == "so" && !is_ignored(path.file_name()?.to_str()?)).then_some(path)
