@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use wharf_bench::{Client, Result, Server, build, median_and_p99, wait_for, wrk_number};
+use wharf_bench::{Client, Result, Server, build, exit_code, median_and_p99, wait_for, wrk_number};
 use wharf_kernel::routes::{Lookup, Route, RouteTable};
 use wharf_kernel::{AppCounters, AppId, Body, ContextPath, Endpoint, Exchange, Gate, ResponseFuture, Version};
 
@@ -236,11 +236,5 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Arguments::parse()))
 }

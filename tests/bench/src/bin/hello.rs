@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
-use wharf_bench::{Result, Server, build, median_and_p99, wrk_number};
+use wharf_bench::{Result, Server, build, exit_code, median_and_p99, wrk_number};
 
 #[derive(Parser)]
 struct Arguments {
@@ -105,11 +105,5 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Arguments::parse()))
 }

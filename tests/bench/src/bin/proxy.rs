@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitCode};
 use std::time::Duration;
 
 use clap::Parser;
-use wharf_bench::{Result, Server, build, median_and_p99, wait_for, wrk_number};
+use wharf_bench::{Result, Server, build, exit_code, median_and_p99, wait_for, wrk_number};
 
 #[derive(Parser)]
 struct Arguments {
@@ -134,11 +134,5 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Arguments::parse()))
 }

@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use clap::Parser;
-use wharf_bench::{Client, Result, Server, build, median_and_p99};
+use wharf_bench::{Client, Result, Server, build, exit_code, median_and_p99};
 
 #[derive(Parser)]
 struct Arguments {
@@ -60,11 +60,5 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Arguments::parse()))
 }

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use wharf_bench::Result;
+use wharf_bench::{Result, exit_code};
 
 use load::{Idle, measure};
 use report::{Cell, Report, Sample};
@@ -82,11 +82,5 @@ fn once(server: &Running, work: &Work, seconds: u32) -> Result<Sample> {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Arguments::parse()))
 }
