@@ -57,7 +57,12 @@ fn at_the_limit_connections_that_say_nothing_go() {
     let mut new = connect(running.addr);
     new.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     assert!(new.read(&mut [0; 512]).unwrap() > 0, "it is served long before the others' time for a head is over");
-    assert_eq!(silent[0].read(&mut [0; 16]).unwrap(), 0, "the oldest was closed");
+    // Which one is not said: they are as old as each other.
+    let is_closed = |stream: &mut std::net::TcpStream| {
+        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        matches!(stream.read(&mut [0; 16]), Ok(0))
+    };
+    assert_eq!(silent.iter_mut().filter_map(|stream| is_closed(stream).then_some(())).count(), 1);
 }
 
 #[test]
