@@ -134,7 +134,8 @@ async fn a_generation_that_is_not_drained_in_time_takes_its_programs_with_it() {
     retired.await.unwrap();
     assert!(!Path::new("/proc").join(pid.trim()).exists(), "not even a zombie is left");
     let response = running.await.unwrap();
-    assert_eq!(response.status().as_u16(), 502);
+    // 502, or 503 where the end came before its start was noticed.
+    assert!(matches!(response.status().as_u16(), 502 | 503), "{}", response.status());
     drop(response);
     // The last lease goes with what served the program's pipes, on another thread.
     let let_go = async {

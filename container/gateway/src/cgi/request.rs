@@ -119,6 +119,7 @@ fn not_started(error: &io::Error) -> Failure {
     let status = match Errno::from_io_error(error) {
         Some(Errno::ACCESS | Errno::PERM) => StatusCode::FORBIDDEN,
         Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE) => StatusCode::SERVICE_UNAVAILABLE,
+        None if error.kind() == io::ErrorKind::ConnectionAborted => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     Failure::new(status, format!("it can't be started: {error}"))

@@ -48,6 +48,8 @@ pub(crate) struct Processes {
 struct Live {
     /// Ids of leaders that were not waited for yet, so that none of them can be another process's.
     leaders: BTreeSet<i32>,
+    /// Processes that are being started, and are not among the leaders yet.
+    starting: usize,
     closed: bool,
 }
 
@@ -69,11 +71,43 @@ impl Processes {
             for leader in &live.leaders {
                 kill_group(*leader, signal);
             }
-            let waited = self.gone.wait_timeout_while(live, time, |live| !live.leaders.is_empty());
-            if waited.is_ok_and(|(live, _)| live.leaders.is_empty()) {
+            let waited = self.gone.wait_timeout_while(live, time, |live| !live.is_empty());
+            if waited.is_ok_and(|(live, _)| live.is_empty()) {
                 return;
             }
         }
+    }
+}
+
+impl Live {
+    fn is_empty(&self) -> bool {
+        self.leaders.is_empty() && self.starting == 0
+    }
+}
+
+/// What is said instead of a start once all are ended.
+fn stops() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the application stops")
+}
+
+/// A process that is being started. Who ends all waits for it, too: until it is one of the leaders, or was refused and is gone.
+struct Starting<'a>(&'a Processes);
+
+impl<'a> Starting<'a> {
+    fn begin(processes: &'a Processes) -> io::Result<Self> {
+        let mut live = processes.lock();
+        if live.closed {
+            return Err(stops());
+        }
+        live.starting += 1;
+        Ok(Self(processes))
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().starting -= 1;
+        self.0.gone.notify_all();
     }
 }
 
@@ -125,6 +159,7 @@ impl Process {
         variables: impl Iterator<Item = (&'v str, &'v [u8])>,
         stdin: Stdio,
     ) -> io::Result<(Self, Pipes)> {
+        let _starting = Starting::begin(processes)?;
         let mut command = Command::new(start.program);
         command.args(start.arguments);
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin");
@@ -145,7 +180,7 @@ impl Process {
             let fd = watch(fd)?;
             let mut live = processes.lock();
             if live.closed {
-                return Err(io::Error::other("the application stops"));
+                return Err(stops());
             }
             live.leaders.insert(leader);
             Ok(fd)
