@@ -61,6 +61,10 @@ pub(crate) enum Command {
     Rollback(App),
     /// Show the backends of a proxy; drain one before it is taken down
     Backends(BackendsArgs),
+    /// Show the databases, caches and servers that a running container manages
+    Resources,
+    /// Say whether a running container is ready: every application serves or is refused, every resource answers
+    Ready(ReadyArgs),
     /// Manage a users file: set a password, remove a user, list users
     Passwd(PasswdArgs),
     /// Explain an error code
@@ -152,6 +156,13 @@ pub(crate) struct BackendsArgs {
     /// Give the backend with this URL requests again
     #[arg(long, value_name = "URL")]
     pub(crate) undrain: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReadyArgs {
+    /// Wait so many seconds for it, before it is said not to be
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) wait: u64,
 }
 
 #[derive(Debug, Args)]

@@ -39,6 +39,19 @@ impl Client {
     /// # Errors
     /// The failure with the exit code that belongs to it.
     pub(crate) fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, Failure> {
+        let body = self.bytes(method, path, body)?;
+        serde_json::from_slice(&body).map_err(|e| Failure::failed(format!("the answer can't be read: {e}")))
+    }
+
+    /// The same for an answer that is text.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(crate) fn text(&self, method: Method, path: &str, body: Bytes) -> Result<String, Failure> {
+        self.bytes(method, path, body).map(|body| String::from_utf8_lossy(&body).into_owned())
+    }
+
+    fn bytes(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
         let (status, body) = runtime.block_on(exchange(&self.socket, method, path, body))?;
         if !status.is_success() {
@@ -48,7 +61,7 @@ impl Client {
                 Err(_) => Failure::failed(format!("{status}: {}", String::from_utf8_lossy(&body))),
             });
         }
-        serde_json::from_slice(&body).map_err(|e| Failure::failed(format!("the answer can't be read: {e}")))
+        Ok(body)
     }
 }
 

@@ -17,9 +17,10 @@ use tracing_subscriber::EnvFilter;
 use wharf_deployer::{DeployerConfig, DeployerHandle, Root};
 use wharf_gateway::{Cgi, FastCgi, Proxy, StaticSite};
 use wharf_http::{Limits, Listen, Pipeline, Protect, Server, ServerConfig, Tls};
-use wharf_kernel::admin::Operations;
+use wharf_kernel::admin::{AppStatus, Operations};
 use wharf_kernel::backends::Backends;
 use wharf_kernel::launch::Kind;
+use wharf_kernel::refusal::Code;
 use wharf_kernel::routes::{HostSpec, Routes};
 use wharf_kernel::settings::{self, AccessFormat, LogFormat, Settings};
 use wharf_kernel::{AccessSink, AppId, ServerCounters};
@@ -28,7 +29,9 @@ use wharf_module::{ModuleConfig, ModuleLauncher};
 use wharf_observe::{AccessLog, AccessLogConfig, Format, Metrics, Sources, Target};
 
 use wharf_realm::Realms;
+use wharf_resource::{ResourceRegistry, expand};
 use wharf_session::SessionRegistry;
+use wharf_source::Follower;
 
 use crate::run::{OnReady, Running};
 
@@ -59,6 +62,9 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     let counters = Arc::new(ServerCounters::default());
     let access = access_log(&settings.access_log)?;
 
+    // The resources: no redeploy costs a connection.
+    let resources = ResourceRegistry::start(&settings.resource, settings.default_databases.clone())?;
+
     // 3. The connectors: bound now, so that a port in use is found before anything is started; accepting comes last.
     let config = server_config(&settings)?;
     let sink: Arc<dyn AccessSink> = match &access {
@@ -70,18 +76,19 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
         access: sink,
         counters: counters.clone(),
         limits: config.limits.clone(),
-        protect: Protect::new(&settings.protect)?,
+        protect: Protect::new(&settings.protect, &*resources)?,
     });
     let server = Arc::new(Server::start(&config, pipeline).map_err(text)?);
 
     // The sessions: they outlive every generation.
-    let sessions = SessionRegistry::start(settings.state_dir.clone(), settings.session.clone())
+    let sessions = SessionRegistry::start(settings.state_dir.clone(), settings.session.clone(), resources.clone())
         .map_err(|e| format!("the thread for sessions could not be started: {e}"))?;
 
     // 4. Who runs which kind of application. Modules are entered on the server's workers, and cleaned up there.
     let modules = ModuleConfig {
         state_dir: settings.state_dir.clone(),
         sessions: Some(sessions.clone()),
+        resources: resources.clone(),
         trial_program: std::env::current_exe().map_err(|e| format!("the program's own path is not known: {e}"))?,
     };
     let modules = ModuleLauncher::new(modules, server.workers())
@@ -100,19 +107,35 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     let launchers: wharf_deployer::Launchers =
         launchers.into_iter().map(|(kind, launcher)| (kind, server.with_own_threads(launcher))).collect();
 
+    // What the deploy folder follows is there before the first look at it.
+    let follower = settings.deploy.source.as_ref().map(|source| follow(source, &settings)).transpose()?;
+
     // 5. The deployer: from here on applications come up.
     let https_port = settings.protect.https_redirect.then(|| settings.protect.https_port.unwrap_or(443));
     let https_port = settings.protect.https_port.or(https_port);
     let (mut deploy_config, hosts) = deploy_config(&settings);
-    deploy_config.guards = Some(Arc::new(Realms::start(&settings.realm, https_port)?));
+    deploy_config.guards = Some(Arc::new(Realms::start(&settings.realm, https_port, &*resources, sessions.clone())?));
     let deploy_dirs = deploy_config.roots.iter().map(|r| r.dir.display().to_string()).collect();
     let deployer = wharf_deployer::start(deploy_config, launchers, routes.clone(), hosts).map_err(text)?;
+
+    // Applications that wait for a resource come up with it.
+    resources.on_up({
+        let deployer = deployer.clone();
+        move || {
+            let waits = |app: &AppStatus| app.error.as_ref().is_some_and(|e| e.code == Code::ResourceDown);
+            for app in deployer.list().into_iter().filter(waits) {
+                // Refused again, it says so itself.
+                let _ = deployer.reload(&app.name);
+            }
+        }
+    });
 
     // 6. The admin API.
     let stopping = Arc::new(AtomicBool::new(false));
     let stop = Arc::new(Notify::new());
     let urls: Vec<String> = server.bound().iter().map(ToString::to_string).collect();
-    let metrics = metrics(routes, counters, access.clone(), deployer.clone(), sessions.clone(), proxy.clone());
+    let measured = (sessions.clone(), proxy.clone(), resources.clone());
+    let metrics = metrics(routes, counters, access.clone(), deployer.clone(), measured);
     let manager = Manager {
         operations: Arc::new(deployer.clone()),
         metrics: Arc::new(move || metrics.render()),
@@ -125,6 +148,10 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
             move || stop.notify_one()
         }),
         backends: Arc::new(proxy),
+        resources: Arc::new({
+            let resources = resources.clone();
+            move || resources.states()
+        }),
         info: Arc::new(Info {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -175,6 +202,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
 
     // 9. Down again: readiness, connections, applications, admin API, log. A second signal ends it at once.
     stopping.store(true, Ordering::Release);
+    drop(follower);
     runtime.spawn(async move {
         let name = signals.stop().await;
         tracing::error!("{name} again: what is still in flight is cut");
@@ -191,6 +219,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     }
     // After the applications, which may still have changed them.
     sessions.stop();
+    resources.stop();
     let _ = end_admin.send(());
     let _ = runtime.block_on(tokio::time::timeout(Duration::from_secs(1), admin));
     let _ = std::fs::remove_file(&socket);
@@ -202,6 +231,19 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Begins to follow an object store.
+fn follow(source: &settings::Source, settings: &Settings) -> Result<Follower, String> {
+    let put_in = |key: &str, text: &Option<String>| {
+        text.as_deref().map(expand).transpose().map_err(|what| format!("deploy.source.{key}: {what}"))
+    };
+    let source = settings::Source {
+        access_key: put_in("access_key", &source.access_key)?,
+        secret_key: put_in("secret_key", &source.secret_key)?,
+        ..source.clone()
+    };
+    Follower::start(&source, settings.deploy.dir.clone(), &settings.state_dir)
 }
 
 fn text(error: impl Display) -> String {
@@ -326,13 +368,13 @@ fn metrics(
     server: Arc<ServerCounters>,
     access: Option<Arc<AccessLog>>,
     deployer: DeployerHandle,
-    sessions: Arc<SessionRegistry>,
-    proxy: Proxy,
+    (sessions, proxy, resources): (Arc<SessionRegistry>, Proxy, Arc<ResourceRegistry>),
 ) -> Metrics {
     let states = deployer.clone();
     let (served, cut) = (deployer.clone(), deployer.clone());
     let proxied = routes.clone();
     Metrics::new(Sources {
+        resources: Box::new(move || resources.states()),
         backends: Box::new(move || {
             let table = proxied.load();
             let apps = table.routes().iter().map(|route| &route.id);

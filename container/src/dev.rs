@@ -59,6 +59,7 @@ pub(crate) fn dev(global: &Global, args: &DevArgs) -> Result<ExitCode, Failure> 
     settings.deploy.dir = dir;
     settings.deploy.keep_versions = 0;
     settings.host.clear();
+    settings.default_databases = Some(settings.state_dir.join("databases"));
     let ready: OnReady = Box::new(move |running| {
         announce(&running);
         print_apps(&running);

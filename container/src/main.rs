@@ -18,6 +18,8 @@ mod meta;
 mod new;
 mod out;
 mod passwd;
+mod ready;
+mod resources;
 mod run;
 mod schema;
 mod settings_load;
@@ -54,6 +56,8 @@ fn main() -> ExitCode {
         Command::Reload(app) => apps::operate(&cli.global, "POST", &app.name, "/reload"),
         Command::Rollback(app) => apps::operate(&cli.global, "POST", &app.name, "/rollback"),
         Command::Backends(args) => backends::backends(&cli.global, args),
+        Command::Ready(args) => ready::ready(&cli.global, args),
+        Command::Resources => resources::resources(&cli.global),
         Command::Explain(args) => explain::explain(&cli.global, args),
         Command::Passwd(args) => passwd::passwd(&cli.global, args),
         Command::Config => show_config::show(&cli.global),

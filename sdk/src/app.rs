@@ -1,6 +1,7 @@
 //! The builder of an application from servlets, filters and listeners.
 
 use std::any::Any;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::pattern::IntoPatterns;
 use crate::running::Init;
 use crate::servlet::AnyServlet;
 use crate::session_listener::SessionListener;
+use crate::sql::{Migration, Migrations};
 use crate::{
     AsyncListener, BlockingServlet, Body, BoxError, ContextAttributeListener, ContextListener, Filter, FilterMapping,
     IntoErrorPage, IntoFilterMapping, RequestAttributeListener, RequestListener, Servlet, StatusCode,
@@ -80,6 +82,7 @@ pub(crate) struct Parts {
     pub(crate) async_listeners: Vec<Arc<dyn AnyAsyncListener>>,
     pub(crate) session_listeners: Vec<Arc<dyn SessionListener>>,
     pub(crate) attributes: Vec<Arc<dyn Any + Send + Sync>>,
+    pub(crate) migrations: Vec<(String, Migrations)>,
     pub(crate) error_pages: Vec<ErrorPage>,
     pub(crate) error_types: Vec<ErrorType>,
     pub(crate) welcome_files: Vec<String>,
@@ -284,6 +287,31 @@ impl App {
     /// Adds a listener for the start and the stop of the application.
     pub fn listener(mut self, listener: impl ContextListener) -> Self {
         self.parts.listeners.push(Arc::new(listener));
+        self
+    }
+
+    /// Brings the schema of a database up to date at the start, before listeners and servlets are, and before traffic comes.
+    /// The name must be in the descriptor, see [`sql`](crate::sql).
+    ///
+    /// ```
+    /// # use wharf_sdk::{App, sql::Migration};
+    /// let app = App::new().migrations(
+    ///     "db",
+    ///     [
+    ///         Migration::new(1, "products", "create table product (id integer primary key, name text not null)"),
+    ///         // From a file beside the source: Migration::new(2, "prices", include_str!("../migrations/2_prices.sql")),
+    ///     ],
+    /// );
+    /// ```
+    pub fn migrations(mut self, resource: impl Into<String>, migrations: impl IntoIterator<Item = Migration>) -> Self {
+        let migrations = Migrations::Embedded(migrations.into_iter().collect());
+        self.parts.migrations.push((resource.into(), migrations));
+        self
+    }
+
+    /// The same from files `VERSION_DESCRIPTION.sql` in a folder of the application's own, relative to its folder.
+    pub fn migrations_in(mut self, resource: impl Into<String>, folder: impl Into<PathBuf>) -> Self {
+        self.parts.migrations.push((resource.into(), Migrations::Folder(folder.into())));
         self
     }
 

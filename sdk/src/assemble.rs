@@ -222,6 +222,7 @@ fn into_running(mut parts: Parts, map: ServletMap, steps: Vec<Step>, description
         request_attribute_listeners: parts.request_attribute_listeners,
         async_listeners: parts.async_listeners,
         attributes: parts.attributes,
+        migrations: parts.migrations,
         error_pages: ErrorPages(parts.error_pages),
         welcome_files: parts.welcome_files,
         display_name: parts.display_name,

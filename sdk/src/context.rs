@@ -11,10 +11,11 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use crate::BoxError;
 use crate::link::Link;
 use crate::listener::ContextAttributeEvent;
+use crate::sql::DataSource;
 use crate::web::Web;
+use crate::{BoxError, Cache, Error, HttpClient};
 
 /// What one running copy of an application knows of its surroundings (`ServletContext` of Servlet 6.1, chapter 4).
 ///
@@ -40,6 +41,11 @@ pub struct ServletContext {
     link: Link,
     temp: OnceLock<TempDir>,
     draining: watch::Sender<bool>,
+}
+
+/// Why there is no resource.
+fn outside(name: &str) -> Error {
+    Error::internal(format!("there is no container that could have a resource '{name}'"))
 }
 
 impl ServletContext {
@@ -104,6 +110,68 @@ impl ServletContext {
             });
         }
         Ok(self.temp.get().expect("just set").path())
+    }
+
+    /// The database that the container has under this name. The name must be in the descriptor, by
+    /// [`export!`](crate::export): `resources = ["db": "sql"]`.
+    ///
+    /// In the trial load there is none: the trial ends, passed, when the application waits for one.
+    ///
+    /// # Errors
+    /// When the name is not in the descriptor, or there is no container.
+    pub fn data_source(&self, name: &str) -> Result<DataSource, Error> {
+        let host = crate::log::host().ok_or_else(|| outside(name))?;
+        host.data_source(name).map(DataSource::new).map_err(|what| Error::internal(what.into_string()))
+    }
+
+    /// The cache that the container has under this name. The name must be in the descriptor, by [`export!`](crate::export):
+    /// `resources = ["cache": "cache"]`.
+    ///
+    /// In the trial load there is none, as with [`ServletContext::data_source`].
+    ///
+    /// # Errors
+    /// When the name is not in the descriptor, or there is no container.
+    pub fn cache(&self, name: &str) -> Result<Cache, Error> {
+        let host = crate::log::host().ok_or_else(|| outside(name))?;
+        host.cache(name).map(Cache::new).map_err(|what| Error::internal(what.into_string()))
+    }
+
+    /// The server that the container asks under this name. The name must be in the descriptor, by [`export!`](crate::export):
+    /// `resources = ["payments": "http"]`.
+    ///
+    /// In the trial load there is none, as with [`ServletContext::data_source`].
+    ///
+    /// # Errors
+    /// When the name is not in the descriptor, or there is no container.
+    pub fn http_client(&self, name: &str) -> Result<HttpClient, Error> {
+        let host = crate::log::host().ok_or_else(|| outside(name))?;
+        host.http_client(name).map(HttpClient::new).map_err(|what| Error::internal(what.into_string()))
+    }
+
+    /// The settings of a resource, its password included, for an application that connects by itself: with a pool of its own, on
+    /// its own runtime. They are JSON with `kind`, `url`, `user`, `password`, `max` and `min_idle`, in whatever type takes that.
+    /// The configuration must allow it: `share_settings = true`.
+    ///
+    /// ```
+    /// # use wharf_sdk::{Error, ServletContext};
+    /// #[derive(serde::Deserialize)]
+    /// struct Database {
+    ///     url: String,
+    ///     max: u32,
+    /// }
+    ///
+    /// # fn demo(context: &ServletContext) -> Result<(), Error> {
+    /// let settings: Database = context.resource_settings("db")?;
+    /// // let pool = sqlx::PgPool::connect_lazy(&settings.url)?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// When it is not allowed, the name is not in the descriptor, or there is no container.
+    pub fn resource_settings<T: DeserializeOwned>(&self, name: &str) -> Result<T, Error> {
+        let host = crate::log::host().ok_or_else(|| outside(name))?;
+        let json = host.resource_settings(name).map_err(|what| Error::internal(what.into_string()))?;
+        Ok(serde_json::from_str(&json)?)
     }
 
     /// True in the trial load: the container starts and stops the application once in a process of its own before it

@@ -12,7 +12,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A request that could not be answered as asked.
 ///
-/// Every `std::error::Error` turns into one by `?`, with status 500; an error that is boxed already, by
+/// Every `std::error::Error` turns into one by `?`, with status 500 (an [`SqlError`](crate::sql::SqlError) that says that the
+/// database can't be reached, with 503); an error that is boxed already, by
 /// `map_err(Error::boxed)?`. The message of a 4xx is sent to the client as plain
 /// text; that of a 5xx, and the causes, go to the log alone, and the client gets the container's error page.
 ///
@@ -77,11 +78,10 @@ impl Error {
 
     /// A 500 from an error that is boxed already.
     pub fn boxed(source: BoxError) -> Self {
-        Self {
-            status: StatusCode::INTERNAL_SERVER_ERROR,
-            message: Cow::Owned(source.to_string()),
-            source: Some(source),
-        }
+        let status = crate::sql::status_of(&*source)
+            .or_else(|| crate::http_client::status_of(&*source))
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { status, message: Cow::Owned(source.to_string()), source: Some(source) }
     }
 
     /// The same with a cause, which goes to the log alone.

@@ -16,26 +16,26 @@
 /// # fn main() {}
 /// ```
 ///
-/// Options follow the function: `resources = ["db"]` and `roles = ["admin"]` go into the descriptor, which the container
-/// reads before it runs any code; `allocator = own` leaves out the `#[global_allocator]`, for a crate that brings its own
+/// Options follow the function: `resources = ["db": "sql"]` (see [`sql`](crate::sql)) and `roles = ["admin"]` go into the
+/// descriptor, which the container reads before it runs any code: without its resources it is refused; `allocator = own` leaves out the `#[global_allocator]`, for a crate that brings its own
 /// (what such a module forgets on its heap is not freed when it is unloaded).
 ///
 /// The macro expands to `static` items with `#[unsafe(no_mangle)]` and `#[unsafe(link_section)]`, so a crate that has it can
 /// `deny(unsafe_code)` but not `forbid` it.
 #[macro_export]
 macro_rules! export {
-    ($app:expr $(, resources = [$($resource:literal),* $(,)?])? $(, roles = [$($role:literal),* $(,)?])? $(,)?) => {
-        $crate::export!(@module $app, "wharf", [$($($resource),*)?], [$($($role),*)?]);
+    ($app:expr $(, resources = [$($resource:literal $(: $kind:literal)?),* $(,)?])? $(, roles = [$($role:literal),* $(,)?])? $(,)?) => {
+        $crate::export!(@module $app, "wharf", [$($($resource $(: $kind)?),*)?], [$($($role),*)?]);
         #[allow(unsafe_code)]
         const _: () = {
             #[global_allocator]
             static ALLOCATOR: $crate::__private::ModuleAllocator = $crate::__private::ModuleAllocator;
         };
     };
-    ($app:expr, allocator = own $(, resources = [$($resource:literal),* $(,)?])? $(, roles = [$($role:literal),* $(,)?])? $(,)?) => {
-        $crate::export!(@module $app, "own", [$($($resource),*)?], [$($($role),*)?]);
+    ($app:expr, allocator = own $(, resources = [$($resource:literal $(: $kind:literal)?),* $(,)?])? $(, roles = [$($role:literal),* $(,)?])? $(,)?) => {
+        $crate::export!(@module $app, "own", [$($($resource $(: $kind)?),*)?], [$($($role),*)?]);
     };
-    (@module $app:expr, $allocator:literal, [$($resource:literal),*], [$($role:literal),*]) => {
+    (@module $app:expr, $allocator:literal, [$($resource:literal $(: $kind:literal)?),*], [$($role:literal),*]) => {
         #[allow(unsafe_code)]
         const _: () = {
             struct Entry;
@@ -74,7 +74,7 @@ macro_rules! export {
                 "rustc = \"", $crate::__private::RUSTC, "\"\n",
                 "panic = \"", if cfg!(panic = "unwind") { "unwind" } else { "abort" }, "\"\n",
                 "allocator = \"", $allocator, "\"\n",
-                "resources = [", $("'", $resource, "', ",)* "]\n",
+                "resources = [", $("'", $resource, $(": ", $kind,)? "', ",)* "]\n",
                 "roles = [", $("'", $role, "', ",)* "]\n",
             ];
 

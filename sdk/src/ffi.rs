@@ -56,6 +56,11 @@ pub(crate) fn headers(ffi: &FfiRequest) -> HeaderMap {
     map
 }
 
+/// Content that the container gives.
+pub(crate) fn body(body: FfiBody) -> Body {
+    Body::new(Incoming { body, ended: false })
+}
+
 /// The request's content, read from the container.
 struct Incoming {
     body: FfiBody,

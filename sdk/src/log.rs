@@ -32,6 +32,17 @@ pub(crate) fn for_request<R>(id: &str, work: impl FnOnce() -> R) -> R {
     work()
 }
 
+/// The id of the request that is being worked on, on this thread; empty where there is none.
+pub(crate) fn request_id() -> String {
+    // SAFETY: set by `for_request` to a text that outlives its call.
+    unsafe { REQUEST_ID.get().as_str() }.to_owned()
+}
+
+/// The container, once there is one.
+pub(crate) fn host() -> Option<&'static Host> {
+    HOST.get()
+}
+
 /// Sends log records and panics to `host` from now on. Called once, by `create`.
 pub(crate) fn install(host: Host) {
     if HOST.set(host).is_err() {

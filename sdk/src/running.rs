@@ -19,6 +19,7 @@ use crate::filter::AnyFilter;
 use crate::link::Joined;
 use crate::listener::{AnyListener, ContextAttributeListener, RequestAttributeListener, RequestEvent, RequestListener};
 use crate::servlet::AnyServlet;
+use crate::sql::Migrations;
 use crate::{BoxError, Error, FilterConfig, Request, Response, ServletConfig, ServletContext};
 
 /// Init parameters of a servlet or a filter.
@@ -63,6 +64,7 @@ pub(crate) struct Running {
     pub(crate) request_attribute_listeners: Vec<Arc<dyn RequestAttributeListener>>,
     pub(crate) async_listeners: Vec<Arc<dyn AnyAsyncListener>>,
     pub(crate) attributes: Vec<Arc<dyn Any + Send + Sync>>,
+    pub(crate) migrations: Vec<(String, Migrations)>,
     pub(crate) error_pages: ErrorPages,
     pub(crate) welcome_files: Vec<String>,
     pub(crate) display_name: Option<String>,
@@ -141,6 +143,9 @@ impl Running {
             context_attribute_listeners: self.context_attribute_listeners.clone(),
             request_attribute_listeners: self.request_attribute_listeners.clone(),
         });
+        for (resource, migrations) in &self.migrations {
+            step(&format!("migrations of '{resource}'"), || migrations.apply(&context, resource)).await?;
+        }
         for (at, listener) in self.listeners.iter().enumerate() {
             step(&format!("context listener {}", at + 1), || listener.initialized(&context)).await?;
             started.listeners += 1;

@@ -11,12 +11,16 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 const PACKAGES: &[&str] = &[
     "wharf",
     "hello",
+    "shop",
     "axum-todo",
     "transfer",
     "guestbook",
     "clock",
     "chat",
     "chameleon",
+    "databases",
+    "caches",
+    "clients",
     "dispatching",
     "redeploy-a",
     "redeploy-b",
@@ -51,6 +55,7 @@ fn build() -> Result<Built, String> {
     let target = exe.ancestors().nth(2).expect("target/PROFILE").to_owned();
     let profile = target.file_name().and_then(|n| n.to_str()).expect("a profile");
     let mut cargo = Command::new(env!("CARGO"));
+    without_package(&mut cargo);
     cargo.args(["build", "--quiet", "--profile", if profile == "debug" { "dev" } else { profile }]);
     cargo.arg("--target-dir").arg(target.parent().expect("target"));
     PACKAGES.iter().for_each(|p| _ = cargo.args(["-p", p]));
@@ -61,6 +66,13 @@ fn build() -> Result<Built, String> {
     let own = own_folder(&target.join("wharf-tests"));
     fs::hard_link(target.join("wharf"), own.join("wharf")).map_err(|e| format!("no link to the program: {e}"))?;
     Ok(Built { target, own })
+}
+
+/// Takes from a cargo that is to be started what the cargo which runs this program said of the package: build scripts that look
+/// at it (ring's) would run again with each change between this one and one from a shell.
+pub fn without_package(cargo: &mut Command) {
+    let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    std::env::vars().filter(|(name, _)| of_package(name)).for_each(|(name, _)| _ = cargo.env_remove(name));
 }
 
 /// A folder named after this process; those of processes that are gone are removed.

@@ -4,6 +4,7 @@
 
 mod authority;
 mod cgi;
+mod databases;
 mod fastcgi;
 mod fixtures;
 pub mod h2;
@@ -18,8 +19,11 @@ use std::time::{Duration, Instant};
 
 pub use authority::{Authority, Signed};
 pub use cgi::{CGI_ENV, CGI_TOML, cgi_app, cgi_program, cgi_variables, is_alive};
+pub use databases::{Database, Engine};
 pub use fastcgi::{Asked, Browser, Responder, Talk, installed};
-pub use fixtures::{chameleon, is_required, library, marked, replaced, replaced_name, target, wharf, workspace};
+pub use fixtures::{
+    chameleon, is_required, library, marked, replaced, replaced_name, target, wharf, without_package, workspace,
+};
 pub use h2::H2;
 pub use http::{Answer, Client};
 pub use load::{Load, Tally};

@@ -217,6 +217,17 @@ impl Wharf {
         names
     }
 
+    /// Processor time that it has used, in ticks of the system's clock: a hundredth of a second.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the process is there");
+        let (_, rest) = stat.rsplit_once(')').expect("a name in parentheses");
+        // proc(5): utime and stime are fields 14 and 15; the first here is the third.
+        rest.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().expect("a number")).sum()
+    }
+
     /// Resident memory in KiB.
     ///
     /// # Panics

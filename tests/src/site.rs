@@ -1,6 +1,7 @@
 //! A folder in which the program runs: a deploy folder, perhaps a configuration, and what it wrote.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -109,6 +110,17 @@ impl Site {
             command.env_remove(name);
         }
         command
+    }
+
+    /// Runs `wharf passwd` on a file with these arguments; the password comes by standard input. Says whether it did it.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn passwd(&self, file: &str, arguments: &[&str], password: &str) -> bool {
+        let mut command = self.command(&[&["passwd", file], arguments].concat());
+        let mut child = command.stdin(Stdio::piped()).spawn().expect("the program runs");
+        writeln!(child.stdin.take().expect("a pipe"), "{password}").expect("it reads");
+        child.wait().expect("it ends").success()
     }
 
     /// Runs a command to its end.

@@ -226,6 +226,17 @@ fn a_command_that_crashes_at_once_is_not_started_without_pause() {
 }
 
 #[test]
+fn a_request_that_waits_for_a_command_which_crashes_is_answered() {
+    let toml = "kind = \"fastcgi\"\n[fastcgi]\ncommand = [\"sh\", \"-c\", \"sleep 1; exit 1\"]\nprocesses = 1\n";
+    let wharf = Site::new().with("deploy/app/x.php", "").with("deploy/app/app.toml", toml).start(&[]);
+    // Connected while the process runs, which accepts nothing, and asked again in the pause.
+    for _ in 0..2 {
+        let answer = wharf.get("/app/x.php");
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")), "{}", wharf.log());
+    }
+}
+
+#[test]
 fn the_sample_greets_and_counts_visits() {
     if !installed(&["/usr/bin/php-cgi"]) {
         return;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use wharf_tests::{Client, RawSocket, Site, Wharf, library};
+use wharf_tests::{Client, Database, Engine, RawSocket, Site, Wharf, library};
 
 fn samples(site: Site) -> Site {
     site.with("deploy/hello.so", library("hello"))
@@ -13,6 +13,8 @@ fn samples(site: Site) -> Site {
         .with("deploy/guestbook.so", library("guestbook"))
         .with("deploy/clock.so", library("clock"))
         .with("deploy/chat.so", library("chat"))
+        .with("deploy/shop.so", library("shop"))
+        .with("wharf.toml", "[resource.shop]\nkind = \"sql\"\nurl = \"sqlite:shop.db\"\n")
 }
 
 #[test]
@@ -27,7 +29,8 @@ fn all_samples_side_by_side() {
     clock(&wharf);
     chat(&wharf);
     transfer(&wharf);
-    assert_eq!(wharf.mapped().len(), 6);
+    shop(&wharf);
+    assert_eq!(wharf.mapped().len(), 7);
     assert!(!wharf.log().contains("ERROR"), "{}", wharf.log());
 }
 
@@ -109,6 +112,45 @@ fn guestbook(wharf: &Wharf) {
     assert!(page.header("content-security-policy").is_some());
     assert_eq!(wharf.send("POST", "/guestbook/", &form, b"name=&message=x").status, 422);
     assert_eq!(wharf.send("POST", "/guestbook/", &[], b"name=x").status, 415);
+}
+
+fn shop(wharf: &Wharf) {
+    let form = |path: &str, cookie: &str, body: &str| {
+        let headers = [("Content-Type", "application/x-www-form-urlencoded"), ("Cookie", cookie)];
+        wharf.send("POST", &format!("/shop/{path}"), &headers, body.as_bytes())
+    };
+    assert!(wharf.get("/shop/").text().contains("Brass bell"));
+    let put = form("cart", "", "product=5&quantity=1");
+    assert_eq!(put.status, 303, "{}", put.text());
+    let cookie = put.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    assert_eq!(form("cart", &cookie, "product=1&quantity=2").status, 303);
+    assert_eq!(form("cart", &cookie, "product=1&quantity=-1").status, 422);
+    // The cart and the goods outlive a version.
+    assert_eq!(wharf.cli(&["reload", "shop"]).code, 0);
+    let page = wharf.send("GET", "/shop/", &[("Cookie", &cookie)], b"").text();
+    assert!(page.contains("2 × Anchor") && page.contains("307.00 €"), "{page}");
+    let bought = form("buy", &cookie, "name=Ada+%3CL%3E");
+    let order = bought.header("location").unwrap().strip_prefix("./").unwrap().to_owned();
+    let order = wharf.get(&format!("/shop/{order}")).text();
+    assert!(order.contains("Thank you, Ada &#60;L&#62;!") && order.contains("307.00 €"), "{order}");
+    assert_eq!(form("buy", &cookie, "name=Ada").status, 409);
+    // The bell is gone, and nothing of an order that wants another is done.
+    form("cart", &cookie, "product=2&quantity=3");
+    form("cart", &cookie, "product=5&quantity=1");
+    assert_eq!(form("buy", &cookie, "name=Ada").header("location"), Some("./"));
+    let page = wharf.send("GET", "/shop/", &[("Cookie", &cookie)], b"").text();
+    assert!(page.contains("not so much left of: Brass bell") && page.contains("sold out"), "{page}");
+    assert!(page.contains(">40<"), "{page}");
+}
+
+#[test]
+fn the_shop_on_another_database() {
+    for engine in [Engine::Postgres, Engine::MariaDb] {
+        let Some(database) = Database::start(engine) else { continue };
+        let text = format!("[resource.shop]\nkind = \"sql\"\nurl = \"{}\"\n", database.url());
+        let site = Site::new().with("deploy/shop.so", library("shop")).with("wharf.toml", text);
+        shop(&site.start(&[]));
+    }
 }
 
 fn clock(wharf: &Wharf) {

@@ -1,11 +1,9 @@
 //! Access control of the real program: BASIC, constraints, lock-out, on every kind of application and with a broken realm.
 
-use std::io::Write;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use wharf_tests::{CGI_ENV, CGI_TOML, Responder, Site, Wharf, cgi_program, chameleon, wait};
+use wharf_tests::{CGI_ENV, CGI_TOML, Database, Engine, Responder, Site, Wharf, cgi_program, chameleon, library, wait};
 
 const APP: &str = r#"kind = "static"
 root = "public"
@@ -34,10 +32,7 @@ transport = "CONFIDENTIAL"
 "#;
 
 fn passwd(site: &Site, arguments: &[&str], password: &str) -> bool {
-    let mut command = site.command(&[&["passwd", "users.txt"], arguments].concat());
-    let mut child = command.stdin(Stdio::piped()).spawn().expect("the program runs");
-    writeln!(child.stdin.take().expect("a pipe"), "{password}").expect("it reads");
-    child.wait().expect("it ends").success()
+    site.passwd("users.txt", arguments, password)
 }
 
 fn site(settings: &str) -> Site {
@@ -241,4 +236,97 @@ fn gateways_are_guarded_and_told_of_the_user() {
         assert!(answer.text().contains(seen), "{path}: {}", answer.text());
     }
     assert_eq!(asked.load(Ordering::SeqCst), 1, "refused requests went to the responder");
+}
+
+/// Containers that count together in this Redis.
+fn counting(redis: &Database, settings: &str) -> [Wharf; 2] {
+    let text = format!("[resource.redis]\nkind = \"cache\"\nurl = \"{}\"\nwait = \"500ms\"\n{settings}", redis.url());
+    [(); 2].map(|()| {
+        let realm = format!("{text}\n[realm.staff]\nkind = \"file\"\nfile = \"users.txt\"\n");
+        let site = site("").with(
+            "wharf.toml",
+            format!("{realm}[realm.staff.lockout]\nfailures = 3\ntime = \"3s\"\nshared = \"redis\"\n"),
+        );
+        site.start(&[])
+    })
+}
+
+#[test]
+fn containers_lock_out_together() {
+    let Some(mut redis) = Database::start(Engine::Redis) else { return };
+    let [a, b] = counting(&redis, "");
+    let bob = |wharf: &Wharf, password: &str| status(wharf, "GET", "/shop/members/x.txt", &format!("bob:{password}"));
+    assert_eq!([bob(&a, "x"), bob(&b, "x"), bob(&a, "x")], [401; 3]);
+    // Three in all, and at neither of them more than two.
+    assert_eq!([bob(&b, "hunter2"), bob(&a, "hunter2")], [429; 2]);
+    // Others are not concerned, and it ends.
+    assert_eq!(status(&b, "GET", "/shop/private/x.txt", "ann:s\u{e9}cret"), 200);
+    wait("the end of the lock", || (bob(&b, "hunter2") == 200).then_some(()));
+    // Without Redis each counts for itself.
+    redis.kill();
+    assert_eq!([bob(&a, "y"), bob(&a, "y"), bob(&a, "y")], [401; 3]);
+    assert_eq!(bob(&a, "hunter2"), 429);
+    assert!(a.log().contains("lock-outs are not shared"), "{}", a.log());
+}
+
+#[test]
+fn containers_limit_rates_together() {
+    let Some(mut redis) = Database::start(Engine::Redis) else { return };
+    let rate = "[protect.rate]\nrequests = 20\nper = \"1h\"\nshared = \"redis\"\n";
+    let [a, b] = counting(&redis, rate);
+    let asks = |wharf: &Wharf, times: usize| {
+        let mut client = wharf.connect();
+        (0..times).map(|_| client.get("/shop/open/x.txt").unwrap().status).collect::<Vec<_>>()
+    };
+    assert_eq!(asks(&a, 12), vec![200; 12]);
+    assert_eq!(asks(&b, 8), vec![200; 8]);
+    // Twenty in all: within a moment both know.
+    wait("the first to refuse", || (asks(&a, 1) == [429]).then_some(()));
+    wait("the second to refuse", || (asks(&b, 1) == [429]).then_some(()));
+    // The bound of each, 20, was reached by neither: so much is left of it without Redis.
+    redis.kill();
+    assert_eq!(asks(&b, 1), [429], "until the window ends");
+}
+
+#[test]
+fn users_are_in_a_database_too() {
+    for engine in [Engine::Sqlite, Engine::Postgres, Engine::MariaDb] {
+        let Some(mut database) = Database::start(engine) else { continue };
+        // The hashes are those that the program makes.
+        let made = site("");
+        let users = std::fs::read_to_string(made.path("users.txt")).unwrap();
+        let hash = |name: &str| {
+            let line = users.lines().find(|line| line.starts_with(&format!("{name}:"))).unwrap();
+            line.split(':').nth(1).unwrap().to_owned()
+        };
+        let sql = format!(
+            "create table users (name varchar(40) primary key, hash varchar(200)); create table roles (name varchar(40), role varchar(40));
+             insert into users values ('ann', '{}'), ('bob', '{}'), ('eve', 'no hash');
+             insert into roles values ('ann', 'admin'), ('ann', 'dev');",
+            hash("ann"), hash("bob")
+        );
+        let realm = format!(
+            "[resource.db]\nkind = \"sql\"\nurl = \"{}\"\nwait = \"500ms\"\n[realm.staff]\nkind = \"sql\"\nresource = \"db\"\n\
+             user_query = \"select hash from users where name = ?\"\nrole_query = \"select role from roles where name = ?\"\ncache = \"0s\"\n",
+            database.url()
+        );
+        // SQLite has no client here: an application makes the tables by its migrations.
+        let site = site("").with("wharf.toml", realm).with("deploy/db/db.so", library("databases"));
+        let site = site.with("deploy/db/app.toml", "kind = \"module\"\n[init]\nmigrations = \"sql\"\n");
+        let wharf = site.with("deploy/db/sql/0020_users.sql", sql).start(&[]);
+        let ask = |path: &str, user: &str| status(&wharf, "GET", path, user);
+        assert_eq!(ask("/shop/private/x.txt", "ann:s\u{e9}cret"), 200, "{engine:?} {}", wharf.log());
+        assert_eq!(ask("/shop/private/x.txt", "bob:hunter2"), 403, "{engine:?}");
+        assert_eq!(ask("/shop/members/x.txt", "bob:hunter2"), 200, "{engine:?}");
+        for wrong in ["bob:hunter3", "nobody:hunter2", "' or '1'='1:x", "ann:"] {
+            assert_eq!(ask("/shop/members/x.txt", wrong), 401, "{engine:?} {wrong}");
+        }
+        // What can't be told lets nobody pass, and is said.
+        assert_eq!(ask("/shop/members/x.txt", "eve:x"), 503, "{engine:?}");
+        assert!(wharf.log().contains("user 'eve'"), "{}", wharf.log());
+        if engine != Engine::Sqlite {
+            database.kill();
+            assert_eq!(ask("/shop/members/x.txt", "bob:hunter2"), 503, "{engine:?}");
+        }
+    }
 }

@@ -241,6 +241,41 @@ fn clients_show_certificates() {
     }
 }
 
+/// Servlet 6.1, section 13.6.4.
+#[test]
+fn a_certificate_says_who_a_client_is() {
+    if !have_tools() {
+        return;
+    }
+    const GUARD: &str = "[login]\nmethod = \"CLIENT-CERT\"\nrealm = \"staff\"\n[[constraints]]\npatterns = [\"/private/*\"]\nroles = [\"admin\"]\n";
+    let ours = Authority::new("ours");
+    let site = site(&ours, &[("a", &["shop.example"])]).with("deploy/shop.toml", GUARD);
+    for name in ["alice", "bob", "carol"] {
+        put(&site, name, &ours.client(name));
+    }
+    let text = std::fs::read_to_string(site.path("wharf.toml")).unwrap();
+    site.put("wharf.toml", format!("{text}[realm.staff]\nkind = \"certificate\"\nfile = \"staff\"\n"));
+    site.put("staff", "# who may\nalice:admin\nbob:\n");
+    let wharf = start(site, &["tls.client_auth=optional", "tls.client_ca=ca.pem"]);
+    let get = |name: &str| {
+        let (cert, key) = (format!("{name}.crt"), format!("{name}.key"));
+        let more = if name.is_empty() { vec![] } else { vec!["--cert", &*cert, "--key", &key] };
+        let status = ["-o", "got", "-w", "%{http_code}"];
+        curl(&wharf, "https://shop.example/shop/private/who", &[&status, &more[..]].concat()).unwrap()
+    };
+    assert_eq!(get("alice"), "200");
+    let got = std::fs::read_to_string(wharf.path("got")).unwrap();
+    assert_eq!(got, "Some(\"alice\") Some(\"CLIENT_CERT\") admin=true dev=false **=true *=false 1");
+    // Known without the role, of our authority but unknown, and without any.
+    assert_eq!([get("bob"), get("carol"), get("")], ["403", "403", "401"]);
+    assert_eq!(wharf.get("/shop/private/who").status, 401);
+    // A changed file goes for the next request; one that is not good lets nobody pass.
+    wharf.put("staff", "carol:admin\n");
+    wait("the file", || (get("carol") == "200" && get("alice") == "403").then_some(()));
+    wharf.put("staff", "carol\n");
+    wait("the file", || (get("carol") == "503").then_some(()));
+}
+
 #[test]
 fn old_protocols_and_weak_ciphers_are_refused() {
     if !have_tools() {

@@ -89,6 +89,8 @@ pub struct AppToml {
     pub filter_order: Vec<String>,
     /// Modules alone: pages for errors, over the builder's.
     pub error_pages: Vec<ErrorPageOptions>,
+    /// Modules alone: names of its resources, to their names in the configuration where those are others.
+    pub resources: BTreeMap<String, String>,
     /// Its sessions.
     pub session: SessionOptions,
     /// How clients say who they are.
@@ -136,6 +138,7 @@ impl Default for AppToml {
             filters: BTreeMap::new(),
             filter_order: Vec::new(),
             error_pages: Vec::new(),
+            resources: BTreeMap::new(),
             session: SessionOptions::default(),
             login: None,
             constraints: Vec::new(),
@@ -204,6 +207,9 @@ impl AppToml {
         {
             return Err(format!("{path}: '{key}' is for modules, which have servlets and filters"));
         }
+        if !app.resources.is_empty() && !matches!(app.kind, None | Some(Kind::Module)) {
+            return Err(format!("{path}: [resources] is for modules"));
+        }
         app.security().check().map_err(|what| format!("{path}: {what}"))?;
         web.check().map_err(|what| format!("{path}: {what}"))?;
         Ok(app)
@@ -215,6 +221,7 @@ impl AppToml {
             cgi: self.cgi.clone(),
             fastcgi: self.fastcgi.clone(),
             proxy: self.proxy.clone(),
+            resources: self.resources.clone(),
             session: self.session.clone(),
             security: self.security(),
             web: self.web(),

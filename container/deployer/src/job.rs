@@ -65,13 +65,12 @@ impl Job {
     }
 
     fn guard(&self) -> Result<Option<Arc<dyn Guard>>, Refusal> {
-        let security = &self.plan.options.security;
-        if security.is_empty() {
+        if self.plan.options.security.is_empty() {
             return Ok(None);
         }
         let refused = |what: String| Refusal::new(Code::BadAppToml, what);
         let guards = self.guards.as_ref().ok_or_else(|| refused("this container knows no constraints".into()))?;
-        guards.guard(security).map(Some).map_err(refused)
+        guards.guard(&self.plan).map(Some).map_err(refused)
     }
 
     fn prepare(&self, launched: &dyn Launched) -> Result<Option<ServletMap>, Refusal> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::{ALLOW, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use wharf_kernel::counters::LocalCounts;
-use wharf_kernel::guard::{Asking, Denied, Verdict};
+use wharf_kernel::guard::{Asking, Denied, Passed, Verdict};
 use wharf_kernel::session::SessionSlot;
 use wharf_kernel::{
     Authenticated, Body, Connection, Exchange, Lookup, PathElements, Permit, ResponseFuture, Route, Routes,
@@ -82,7 +82,7 @@ pub(crate) fn dispatch(
         let counters = route.counters.local().clone();
         counters.begin();
         let authority = authority.text;
-        let mut exchange = Exchange {
+        let exchange = Exchange {
             path: elements,
             authority,
             connection: connection.clone(),
@@ -92,29 +92,10 @@ pub(crate) fn dispatch(
             session: SessionSlot::default(),
         };
         let admitted = match verdict {
-            None | Some(Verdict::Pass(None) | Verdict::Refuse(_)) => admit(route, &counters, exchange),
-            Some(Verdict::Pass(Some(user))) => {
-                exchange.request.extensions_mut().insert(user.clone());
-                match admit(route, &counters, exchange) {
-                    Admitted::Now(future, permit) => Admitted::Now(named(user, future), permit),
-                    Admitted::Later(future) => Admitted::Later(named(user, future)),
-                }
-            }
+            None => admit(route, &counters, exchange),
+            Some(Verdict::Pass(passed)) => pass(route, &counters, exchange, passed),
             // Who asks comes before whether there is room: a stranger must not take a place.
-            Some(Verdict::Later(verdict)) => {
-                let (route, counts) = (route.clone(), counters.clone());
-                Admitted::Later(Box::pin(async move {
-                    let user = match verdict.await {
-                        Ok(user) => user,
-                        Err(denied) => return refusal(denied, &exchange.id, exchange.request.headers()),
-                    };
-                    exchange.request.extensions_mut().insert(user.clone());
-                    match admit(&route, &counts, exchange) {
-                        Admitted::Now(future, _permit) => named(user, future).await,
-                        Admitted::Later(future) => named(user, future).await,
-                    }
-                }))
-            }
+            Some(verdict) => Admitted::Later(Box::pin(settle(route.clone(), counters.clone(), exchange, verdict))),
         };
         return match admitted {
             Admitted::Now(future, permit) => Dispatched::Endpoint(future, Some(permit), counters),
@@ -142,6 +123,45 @@ fn guard(
         authority: &authority.text,
         connection,
     }))
+}
+
+/// Hands a request on that the guard has let through.
+fn pass(route: &Arc<Route>, counters: &LocalCounts, mut exchange: Exchange, passed: Passed) -> Admitted {
+    if let Some((session, tracking)) = passed.session {
+        exchange.session.put(session, tracking);
+    }
+    if let Some(saved) = passed.saved {
+        saved.restore(&mut exchange.request);
+    }
+    let Some(user) = passed.user else { return admit(route, counters, exchange) };
+    exchange.request.extensions_mut().insert(user.clone());
+    match admit(route, counters, exchange) {
+        Admitted::Now(future, permit) => Admitted::Now(named(user, future), permit),
+        Admitted::Later(future) => Admitted::Later(named(user, future)),
+    }
+}
+
+/// What becomes of a request about which the guard can't decide at once.
+async fn settle(
+    route: Arc<Route>,
+    counters: LocalCounts,
+    mut exchange: Exchange,
+    mut verdict: Verdict,
+) -> Response<Body> {
+    let denied = loop {
+        match verdict {
+            Verdict::Later(later) => verdict = later.await,
+            Verdict::Refuse(denied) => break denied,
+            Verdict::Take(answer) => break answer(std::mem::take(exchange.request.body_mut())).await,
+            Verdict::Pass(passed) => {
+                return match pass(&route, &counters, exchange, passed) {
+                    Admitted::Now(future, _permit) => future.await,
+                    Admitted::Later(future) => future.await,
+                };
+            }
+        }
+    };
+    refusal(denied, &exchange.id, exchange.request.headers())
 }
 
 /// Leaves a word on the response about who asked, for the access log.

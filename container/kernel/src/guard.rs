@@ -5,11 +5,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Uri};
 
-use crate::options::SecurityOptions;
-use crate::{Authenticated, Connection};
+use bytes::Bytes;
+
+use crate::launch::Plan;
+use crate::session::{Session, Tracking};
+use crate::{Authenticated, Body, Connection};
 
 /// A request, as far as access control looks at it.
 #[derive(Debug)]
@@ -28,14 +31,62 @@ pub struct Asking<'a> {
     pub connection: &'a Connection,
 }
 
+/// The future of an answer in place of the application's.
+pub type Answering = Pin<Box<dyn Future<Output = Denied> + Send>>;
+
 /// What becomes of a request.
 pub enum Verdict {
-    /// It goes on; with somebody, where the client had to say who it is.
-    Pass(Option<Authenticated>),
+    /// It goes on.
+    Pass(Passed),
     /// It does not.
     Refuse(Denied),
     /// It can't be said at once. Whoever waits does not block.
-    Later(Pin<Box<dyn Future<Output = Result<Authenticated, Denied>> + Send>>),
+    Later(Pin<Box<dyn Future<Output = Verdict> + Send>>),
+    /// The guard answers it, and needs its content: a sign-in.
+    Take(Box<dyn FnOnce(Body) -> Answering + Send>),
+}
+
+/// A request that goes on.
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// Who asks, where that is known.
+    pub user: Option<Authenticated>,
+    /// The session that was opened to find out.
+    pub session: Option<(Arc<Session>, Tracking)>,
+    /// What is asked in truth: the request that a sign-in interrupted.
+    pub saved: Option<Box<SavedRequest>>,
+}
+
+impl From<Option<Authenticated>> for Passed {
+    fn from(user: Option<Authenticated>) -> Self {
+        Self { user, ..Self::default() }
+    }
+}
+
+/// A request that is made again after a sign-in (Servlet 6.1, section 13.6.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedRequest {
+    /// Its method.
+    pub method: Method,
+    /// Media type of its content.
+    pub content_type: Option<HeaderValue>,
+    /// Its content.
+    pub content: Bytes,
+}
+
+impl SavedRequest {
+    /// Puts it in the place of a request for the same target.
+    pub fn restore(self, request: &mut http::Request<Body>) {
+        *request.method_mut() = self.method;
+        let headers = request.headers_mut();
+        headers.remove(TRANSFER_ENCODING);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(self.content.len()));
+        match self.content_type {
+            Some(value) => drop(headers.insert(CONTENT_TYPE, value)),
+            None => drop(headers.remove(CONTENT_TYPE)),
+        }
+        *request.body_mut() = Body::from(self.content);
+    }
 }
 
 /// An answer in place of the application's. A redirect is one too: its `Location` is a header.
@@ -71,9 +122,9 @@ pub trait Guard: Send + Sync + 'static {
 
 /// Makes guards.
 pub trait Guards: Send + Sync + 'static {
-    /// The guard for an application that says this of its security.
+    /// The guard for an application, by what it says of its security.
     ///
     /// # Errors
     /// What is wrong: the application does not start then.
-    fn guard(&self, options: &SecurityOptions) -> Result<Arc<dyn Guard>, String>;
+    fn guard(&self, plan: &Plan) -> Result<Arc<dyn Guard>, String>;
 }

@@ -18,6 +18,7 @@ pub mod lifecycle;
 pub mod options;
 pub mod per_thread;
 pub mod refusal;
+pub mod resource;
 pub mod routes;
 pub mod session;
 pub mod settings;

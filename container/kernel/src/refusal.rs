@@ -109,6 +109,9 @@ codes! {
     MissingLibrary = "W0213", Probe, "a needed shared library is missing", "install the library on this machine";
     /// The dynamic section of the module is damaged.
     BadElf = "W0214", Probe, "the ELF structures are damaged", "copy or build it again";
+    /// The module's descriptor names resources that the configuration does not have, or has of another kind. Nothing of it was
+    /// run. The message has the lines to add.
+    MissingResource = "W0215", Probe, "a resource that it needs is missing", "add the lines shown, or bind it to another resource in the application's TOML file";
     /// Loading the module in a throw-away process ended that process with a signal.
     TrialCrashed = "W0301", Trial, "crashed in the trial load", "look at the module's static constructors and its start: run 'wharf check --load FILE' under a debugger";
     /// Loading the module in a throw-away process made that process exit.
@@ -133,6 +136,9 @@ codes! {
     StartHung = "W0603", Start, "the application's start did not return in time", "make start quicker, or raise start_timeout in its TOML file";
     /// Two servlets of the application have the same URL pattern, or a pattern is not one of the four forms.
     BadMapping = "W0604", Start, "the servlet mappings are not valid", "use '/path', '/path/*', '*.ext', '/' or '' and each pattern once";
+    /// A resource that the application needs, with `start = "wait"`, does not answer. The application is started as soon as it
+    /// does; what served before goes on.
+    ResourceDown = "W0605", Start, "a resource that it needs does not answer", "see the reason; it is started when the resource answers";
     /// The application's health path did not answer with a 2xx status before traffic would have moved.
     Unhealthy = "W0701", Health, "the health check failed", "see the status; the version before goes on serving";
 }

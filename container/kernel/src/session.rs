@@ -81,16 +81,17 @@ pub enum Tracking {
 
 /// The ids that a request carries, by rank: cookies in their order, else the path parameter where that is allowed.
 pub fn requested<'a>(headers: &'a HeaderMap, path: &'a str, settings: &SessionSettings) -> (Vec<&'a str>, Tracking) {
-    let mut ids = Vec::new();
-    for line in headers.get_all(COOKIE) {
-        if let Ok(line) = line.to_str() {
-            ids.extend(in_cookies(line, &settings.cookie).take(TRIED - ids.len()));
-        }
-    }
+    let ids: Vec<_> = cookies(headers, &settings.cookie).take(TRIED).collect();
     if ids.is_empty() && settings.url_tracking {
         return (in_path(path, &settings.cookie).into_iter().collect(), Tracking::Url);
     }
     (ids, Tracking::Cookie)
+}
+
+/// The values of the cookies of this name, in their order.
+pub fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(move |line| in_cookies(line, name))
 }
 
 /// The session of one request, once somebody has opened it: the application, or a realm before it.

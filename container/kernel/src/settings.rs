@@ -1,23 +1,30 @@
 //! The settings of the container: every key, its type and its default. Reading files is the binary's task.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::de::{self, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::fairness::Share;
 use crate::options::SessionSettings;
+mod listen;
+mod log;
 mod protect;
 mod realm;
+mod resource;
+mod server;
+mod source;
 mod tls;
 
+pub use listen::Listen;
+pub use log::{AccessFormat, AccessLog, Log, LogFormat};
 pub use protect::{Cors, Network, Protect, Rate};
-pub use realm::{Lockout, Realm, RealmKind};
+pub use realm::{CertificateName, Lockout, Realm, RealmKind};
+pub use resource::{Resource, ResourceKind, ResourceStart, hide_password};
+pub use server::{Limits, Server};
+pub use source::Source;
 pub use tls::{Certificate, ClientAuth, Http2, Tls, TlsVersion};
 
 /// All settings. Each has a default, so an empty file is a valid configuration.
@@ -34,6 +41,12 @@ pub struct Settings {
     pub protect: Protect,
     /// Where users and their roles come from, by name.
     pub realm: BTreeMap<String, Realm>,
+    /// Databases that applications use, by name.
+    pub resource: BTreeMap<String, Resource>,
+    /// Not of the configuration: where a database is made that an application needs and `resource` does not have. Set by
+    /// `wharf dev` alone.
+    #[serde(skip)]
+    pub default_databases: Option<PathBuf>,
     /// What is deployed, and how.
     pub deploy: Deploy,
     /// The admin API.
@@ -56,6 +69,8 @@ impl Default for Settings {
             tls: Tls::default(),
             protect: Protect::default(),
             realm: BTreeMap::new(),
+            resource: BTreeMap::new(),
+            default_databases: None,
             deploy: Deploy::default(),
             admin: Admin::default(),
             log: Log::default(),
@@ -92,6 +107,16 @@ impl Settings {
         }
         for (name, realm) in &self.realm {
             realm.check().map_err(|(key, what)| (format!("realm.{name}.{key}"), what))?;
+        }
+        for (name, resource) in &self.resource {
+            if !crate::resource::is_name(name) {
+                let what = "a name has letters, digits, '-' and '_'";
+                return Err((format!("resource.{name}"), what.into()));
+            }
+            resource.check().map_err(|(key, what)| (format!("resource.{name}.{key}"), what))?;
+        }
+        if let Some(source) = &self.deploy.source {
+            source.check().map_err(|(key, what)| (format!("deploy.source.{key}"), what))?;
         }
         if self.host.iter().filter(|h| h.default).count() > 1 {
             return Err(("host".into(), "more than one host has default = true".into()));
@@ -145,130 +170,15 @@ impl Settings {
     }
 }
 
-/// `[server]`: the connectors and their limits.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Server {
-    /// Addresses to listen on: `"127.0.0.1:8080"`, `"[::]:80"`, `":8080"` for every address, `"https://:8443"` with TLS,
-    /// `"unix:PATH"`. One or a list.
-    /// Port 0 picks a free one. Default `["127.0.0.1:8080"]`.
-    #[serde(deserialize_with = "one_or_many")]
-    #[schemars(with = "OneOrMany")]
-    pub listen: Vec<Listen>,
-    /// Worker threads; default: one for each processor.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub workers: Option<usize>,
-    /// How long requests in flight may take when the container stops or a generation is retired. Default `"30s"`.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub drain_timeout: Duration,
-    /// Addresses and networks of proxies that are believed when they say whom they speak for, by X-Forwarded-For, Forwarded
-    /// or the PROXY protocol: `["10.0.0.0/8", "::1"]`. Default none.
-    #[schemars(with = "Vec<String>")]
-    pub trusted_proxies: Vec<Network>,
-    /// Those of `listen` whose connections must begin with a PROXY protocol header. Default none.
-    #[serde(deserialize_with = "one_or_many")]
-    #[schemars(with = "OneOrMany")]
-    pub proxy_protocol: Vec<Listen>,
-    /// Limits on requests.
-    pub limits: Limits,
-    /// HTTP/2.
-    pub http2: Http2,
-}
-
-impl Default for Server {
-    fn default() -> Self {
-        Self {
-            listen: vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080)))],
-            workers: None,
-            drain_timeout: Duration::from_secs(30),
-            trusted_proxies: Vec::new(),
-            proxy_protocol: Vec::new(),
-            limits: Limits::default(),
-            http2: Http2::default(),
-        }
-    }
-}
-
-/// `[server.limits]`: what a client may ask for. Sizes are in bytes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Length of the request target; a longer one is answered with 414. Default 8192.
-    pub request_line: usize,
-    /// Length of all header fields together; more is answered with 431. Default 32768.
-    pub headers: usize,
-    /// Number of header fields. Default 100.
-    pub header_count: usize,
-    /// Size of a request body. Default 10485760 (10 MiB).
-    pub body: u64,
-    /// How much of a body that the application left unread is read before the connection is closed. Default 262144.
-    pub unread_body: u64,
-    /// For the head of a request, from its first byte to its last; and for the first byte of a new connection.
-    /// Default `"10s"`.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub header_timeout: Duration,
-    /// For the next request to begin on an idle connection. Default `"60s"`.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub keep_alive_timeout: Duration,
-    /// Requests on one HTTP/1 connection; it is closed after the last. 0: any number. Default 1000.
-    pub keep_alive_requests: u32,
-    /// Without a byte of the request body. Default `"30s"`.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub body_idle_timeout: Duration,
-    /// Bytes a second that a request body must bring after 5 s of waiting for it. 0: any. Default 240.
-    pub body_min_rate: u32,
-    /// For an application to begin its answer, counted anew while the request body comes in. 0: any. Default `"60s"`.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub response_timeout: Duration,
-    /// For a client to take any byte of the answer. Default `"30s"`.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub send_timeout: Duration,
-    /// Bytes a second that a client must take once it keeps the container waiting. 0: any. Default 240.
-    pub send_min_rate: u32,
-    /// Cookies of a request; more are answered with 431. Default 100.
-    pub cookies: usize,
-    /// Connections at a time. Default 10000; never more than 0.8 of the open files that the process may have.
-    pub max_connections: usize,
-    /// Connections of one address at a time. Default: any number.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connections_per_address: Option<usize>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            request_line: 8 << 10,
-            headers: 32 << 10,
-            header_count: 100,
-            body: 10 << 20,
-            unread_body: 256 << 10,
-            header_timeout: Duration::from_secs(10),
-            keep_alive_timeout: Duration::from_secs(60),
-            keep_alive_requests: 1000,
-            body_idle_timeout: Duration::from_secs(30),
-            body_min_rate: 240,
-            response_timeout: Duration::from_secs(60),
-            send_timeout: Duration::from_secs(30),
-            send_min_rate: 240,
-            cookies: 100,
-            max_connections: 10_000,
-            connections_per_address: None,
-        }
-    }
-}
-
 /// `[deploy]`: what is deployed, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Deploy {
     /// The folder that is watched. Default `deploy`.
     pub dir: PathBuf,
+    /// An object store that the folder follows. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
     /// How often the folder is looked at even when the kernel reports no change. Default `"5s"`.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
@@ -333,6 +243,7 @@ impl Default for Deploy {
         let share = Share::default();
         Self {
             dir: "deploy".into(),
+            source: None,
             poll_interval: Duration::from_secs(5),
             parallel: None,
             trial_timeout: Duration::from_secs(10),
@@ -360,62 +271,6 @@ pub struct Admin {
     pub socket: Option<PathBuf>,
 }
 
-/// `[log]`: the log on standard error.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// What is logged: a level (`info`), or directives as `info,wharf_deployer=debug`. Default `info`.
-    pub level: String,
-    /// Form of a record. Default `text`.
-    pub format: LogFormat,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { level: "info".into(), format: LogFormat::Text }
-    }
-}
-
-/// Form of the log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// `[access_log]`: one line for each request.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct AccessLog {
-    /// Form of a line. Default `combined`.
-    pub format: AccessFormat,
-    /// Where the lines go: a path, or `-` for standard output. Default `-`.
-    pub file: PathBuf,
-}
-
-impl Default for AccessLog {
-    fn default() -> Self {
-        Self { format: AccessFormat::Combined, file: "-".into() }
-    }
-}
-
-/// Form of the access log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum AccessFormat {
-    /// The combined log format of Apache httpd.
-    #[default]
-    Combined,
-    /// One JSON object a line.
-    Json,
-    /// None.
-    Off,
-}
-
 /// `[[host]]`: a virtual host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -431,97 +286,6 @@ pub struct Host {
     /// A deploy folder of its own. Without one, applications come to this host by the key `host` of their side-car file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deploy_dir: Option<PathBuf>,
-}
-
-/// How `listen` looks in a file.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "only its schema is used")]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-/// Where a connector listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
-    /// A TCP address.
-    Tcp(SocketAddr),
-    /// A TCP address with TLS on it.
-    Tls(SocketAddr),
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
-impl std::str::FromStr for Listen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return if path.is_empty() { Err("no path after 'unix:'".into()) } else { Ok(Self::Unix(path.into())) };
-        }
-        if let Some(rest) = text.strip_prefix("https://") {
-            return match rest.parse()? {
-                Self::Tcp(addr) => Ok(Self::Tls(addr)),
-                _ => Err(format!("'{text}' is not an address to listen on: write \"https://127.0.0.1:8443\"")),
-            };
-        }
-        let text = text.strip_prefix("http://").unwrap_or(text);
-        if let Some(port) = text.strip_prefix(':').and_then(|p| p.parse().ok()) {
-            return Ok(Self::Tcp(SocketAddr::new(IpAddr::from([0u8; 16]), port)));
-        }
-        let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-        local.as_deref().unwrap_or(text).parse().map(Self::Tcp).map_err(|_| {
-            format!("'{text}' is not an address to listen on: write \"127.0.0.1:8080\", \"[::1]:8080\", \":8080\", \"https://:8443\" or \"unix:PATH\"")
-        })
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(addr) => addr.fmt(f),
-            Self::Tls(addr) => write!(f, "https://{addr}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl Serialize for Listen {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Listen {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
-}
-
-/// Networks, and addresses that stand for themselves.
-fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Listen>, D::Error> {
-    struct OneOrMany;
-    impl<'de> Visitor<'de> for OneOrMany {
-        type Value = Vec<Listen>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an address or a list of addresses")
-        }
-
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            text.split(',').map(|part| part.trim().parse().map_err(E::custom)).collect()
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-            let mut all = Vec::new();
-            while let Some(listen) = seq.next_element()? {
-                all.push(listen);
-            }
-            Ok(all)
-        }
-    }
-    deserializer.deserialize_any(OneOrMany)
 }
 
 #[cfg(test)]

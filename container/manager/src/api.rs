@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 use wharf_kernel::admin::{AppStatus, OperationError, Operations};
 use wharf_kernel::backends::{BackendStatus, Backends};
+use wharf_kernel::resource::ResourceState;
 use wharf_kernel::{AppId, ContextPath, Version};
 
 use crate::Problem;
@@ -31,6 +32,8 @@ pub struct Manager {
     pub shutdown: Arc<dyn Fn() + Send + Sync>,
     /// The backends of proxies.
     pub backends: Arc<dyn Backends>,
+    /// The state of the resources.
+    pub resources: Arc<dyn Fn() -> Vec<ResourceState> + Send + Sync>,
     /// Facts about the container.
     pub info: Arc<Info>,
 }
@@ -68,6 +71,7 @@ pub fn router(manager: Manager) -> Router {
         .route("/v1/info", get(|State(m): State<Manager>| async move { Json((*m.info).clone()) }))
         .route("/v1/shutdown", post(shutdown))
         .route("/livez", get(|| async { "ok\n" }))
+        .route("/v1/resources", get(resources))
         .route("/readyz", get(readyz))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such resource in the admin API") })
         .method_not_allowed_fallback(|| async {
@@ -215,12 +219,21 @@ async fn shutdown(State(manager): State<Manager>) -> StatusCode {
     StatusCode::ACCEPTED
 }
 
+async fn resources(State(manager): State<Manager>) -> Json<Vec<ResourceState>> {
+    Json((manager.resources)())
+}
+
 async fn readyz(State(manager): State<Manager>) -> Response {
-    if (manager.ready)() {
-        "ok\n".into_response()
-    } else {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "starting or stopping").into_response()
+    if !(manager.ready)() {
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "starting or stopping").into_response();
     }
+    let states = (manager.resources)();
+    let down = states.iter().filter(|r| !r.down.is_empty() && !r.optional);
+    let down: Vec<String> = down.map(|r| format!("resource '{}' is down: {}", r.name, r.down)).collect();
+    if !down.is_empty() {
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, down.join("; ")).into_response();
+    }
+    "ok\n".into_response()
 }
 
 #[cfg(test)]

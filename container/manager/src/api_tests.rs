@@ -85,6 +85,7 @@ fn every_resource() {
         ("POST", "/v1/apps/x/explode", "", 404, "", "no operation 'explode'"),
         ("GET", "/v1/apps/x/stop", "", 405, "", "method"),
         ("GET", "/v1/metrics", "", 200, "", "up 1"),
+        ("GET", "/v1/resources", "", 200, "", "[]"),
         ("GET", "/v1/info", "", 200, "", "http://h"),
         ("GET", "/livez", "", 200, "", "ok"),
         ("GET", "/readyz", "", 503, "", "starting"),
@@ -100,6 +101,7 @@ fn every_resource() {
             ready: Arc::new(|| false),
             shutdown: Arc::new(move || flag.store(true, Ordering::SeqCst)),
             backends: Arc::new(NoProxies),
+            resources: Arc::new(Vec::new),
             info: Arc::new(Info {
                 version: "0".into(),
                 pid: 1,

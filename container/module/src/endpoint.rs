@@ -18,6 +18,7 @@ use wharf_abi::{
     PollFrame, RawStr, RequestHead, TlsHead, Trailer, UserHead,
 };
 use wharf_kernel::per_thread::{Alone, PerThread};
+use wharf_kernel::resource::BoundResources;
 use wharf_kernel::session::{SessionFuture, SessionSlot};
 use wharf_kernel::{
     Authenticated, Body, BoxError, Endpoint, Exchange, Hold, Lease, PathElements, ResponseFuture, TlsFacts, Version,
@@ -45,6 +46,8 @@ pub(crate) struct ModuleEndpoint {
     pub(crate) handles: PerThread<Handles>,
     /// Its sessions; none in a trial. One for each thread, as the handles are.
     pub(crate) sessions: Option<PerThread<Sessions>>,
+    /// What it may use; none where it uses nothing.
+    pub(crate) resources: Option<Arc<dyn BoundResources>>,
 }
 
 impl Endpoint for ModuleEndpoint {
@@ -55,10 +58,17 @@ impl Endpoint for ModuleEndpoint {
             false => exchange.request.extensions_mut().remove::<OnUpgrade>(),
         };
         let sessions = self.sessions.as_ref().map(PerThread::local);
+        let end = self.resources.as_ref().map(|resources| {
+            let (resources, id) = (resources.clone(), exchange.id.clone());
+            if let Some(trace) = exchange.request.headers().get("traceparent").and_then(|t| t.to_str().ok()) {
+                resources.request_traced(&id, trace);
+            }
+            Arc::new(RequestEnd { resources, id })
+        });
         let (request, outside, lease) = cross(exchange, self.handles.local(), sessions);
         // SAFETY: an instance of this module, started and not stopped: the lease says so.
         let future = unsafe { self.module.service()(self.instance.0, request) };
-        Box::pin(InModule { future: Some(future), on_upgrade, outside, lease: Some(lease), saving: None })
+        Box::pin(InModule { future: Some(future), on_upgrade, outside, end, lease: Some(lease), saving: None })
     }
 
     fn session_version(&self, request: &http::Request<Body>) -> Option<Version> {
@@ -271,6 +281,7 @@ struct InModule {
     on_upgrade: Option<OnUpgrade>,
     /// The request, where it may have a session.
     outside: Option<Arc<Outside>>,
+    end: Option<Arc<RequestEnd>>,
     lease: Option<Lease>,
     /// The response is there, and its session is being written.
     saving: Option<(Response<Body>, SessionFuture<()>)>,
@@ -299,7 +310,7 @@ impl Future for InModule {
         }
         self.future = None;
         let response = match (outcome, self.lease.take()) {
-            (Outcome::Ready(response), Some(lease)) => back(lease, response, self.on_upgrade.take()),
+            (Outcome::Ready(response), Some(lease)) => back(lease, response, self.on_upgrade.take(), self.end.take()),
             _ => Err("the application panicked".into()),
         };
         let mut response = response.unwrap_or_else(|what: BoxError| {
@@ -322,7 +333,12 @@ impl Future for InModule {
 /// Takes a module's response over. Nothing of the module is held after it but the body, with its lease.
 ///
 /// The lease comes first among the parameters, so that it is dropped last: letting the response go is a call into the module.
-fn back(lease: Lease, mut ffi: FfiResponse, on_upgrade: Option<OnUpgrade>) -> Result<Response<Body>, BoxError> {
+fn back(
+    lease: Lease,
+    mut ffi: FfiResponse,
+    on_upgrade: Option<OnUpgrade>,
+    end: Option<Arc<RequestEnd>>,
+) -> Result<Response<Body>, BoxError> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::from_u16(ffi.status)?;
     let headers = response.headers_mut();
@@ -348,7 +364,7 @@ fn back(lease: Lease, mut ffi: FfiResponse, on_upgrade: Option<OnUpgrade>) -> Re
         FfiResponseBody::Full(bytes) if bytes.len() <= COPY_UP_TO => Bytes::copy_from_slice(&bytes).into(),
         FfiResponseBody::Full(bytes) => Bytes::from_owner(Chunk { bytes, _lease: lease.held_for(Hold::Body) }).into(),
         FfiResponseBody::Stream(body) => {
-            Body::new(ResponseBody { body, lease: lease.held_for(Hold::Body), ended: false })
+            Body::new(ResponseBody { body, _end: end, lease: lease.held_for(Hold::Body), ended: false })
         }
     };
     Ok(response)
@@ -366,9 +382,22 @@ impl AsRef<[u8]> for Chunk {
     }
 }
 
+/// The end of a request, its response's content too: what it left open is undone.
+struct RequestEnd {
+    resources: Arc<dyn BoundResources>,
+    id: Arc<str>,
+}
+
+impl Drop for RequestEnd {
+    fn drop(&mut self) {
+        self.resources.request_ended(&self.id);
+    }
+}
+
 /// A response's content, streamed by the module. The stream goes before the lease.
 struct ResponseBody {
     body: FfiBody,
+    _end: Option<Arc<RequestEnd>>,
     lease: Lease,
     ended: bool,
 }

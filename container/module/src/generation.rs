@@ -73,7 +73,8 @@ impl Generation {
             move || idle.tell()
         });
         let sessions = sessions.map(|manager| Sessions::per_thread(&manager, &version));
-        let endpoint = Arc::new(ModuleEndpoint { module, instance, handles: handles.clone(), sessions });
+        let resources = loaded.resources();
+        let endpoint = Arc::new(ModuleEndpoint { module, instance, handles: handles.clone(), sessions, resources });
         let expiry = Arc::new(Expiry { endpoint: endpoint.clone(), gate: gate.clone() });
         let loaded = Mutex::new(loaded);
         Some(Self { description, servlets, gate, idle, handles, endpoint, expiry, loaded, workers, stop_timeout })

@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use wharf_abi::{Host, HostVTable, LogRecord, PanicReport, RawStr};
+use wharf_kernel::resource::BoundResources;
 
 use crate::symbolise::{self, Trace};
 
@@ -23,11 +24,17 @@ pub(crate) struct HostContext {
     pub(crate) file: PathBuf,
     /// Where it is mapped.
     pub(crate) extent: OnceLock<Range<usize>>,
+    /// What the application may use; nothing in a trial.
+    pub(crate) resources: Option<Arc<dyn BoundResources>>,
+    /// Statements and the like that the module has in its hands.
+    pub(crate) works: Arc<AtomicU64>,
+    /// True in the trial load.
+    pub(crate) trial: bool,
     /// Panics so far.
     pub(crate) panics: AtomicU64,
 }
 
-static VTABLE: HostVTable = HostVTable { log, max_level, panic };
+static VTABLE: HostVTable = HostVTable { log, max_level, panic, resources: &raw const crate::resource::RESOURCES };
 
 impl HostContext {
     /// For `create`. Valid as long as `self` stays where it is.

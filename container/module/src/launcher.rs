@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use wharf_kernel::AppId;
 use wharf_kernel::launch::{Description, Launched, Launcher, Plan};
 use wharf_kernel::refusal::{Code, Refusal};
+use wharf_kernel::resource::{BadNeed, BindError, BoundResources, Need, Resources};
 use wharf_kernel::session::SessionManagers;
 use wharf_kernel::workers::Workers;
 
@@ -29,6 +30,8 @@ pub struct ModuleConfig {
     pub trial_program: PathBuf,
     /// The sessions of the applications; without them, there are none.
     pub sessions: Option<Arc<dyn SessionManagers>>,
+    /// The resources of the applications.
+    pub resources: Arc<dyn Resources>,
 }
 
 /// Runs compiled modules.
@@ -67,6 +70,25 @@ impl ModuleLauncher {
         hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
     }
 
+    /// Whether everything that it needs is there.
+    fn check_resources(&self, plan: &Plan, description: &Description) -> Result<(), Refusal> {
+        let needs = needs(description)?;
+        let checked = self.config.resources.check(&needs, &plan.options.resources);
+        checked.map_err(|what| Refusal::new(Code::MissingResource, what))
+    }
+
+    fn bind(&self, plan: &Plan, description: &Description) -> Result<Option<Arc<dyn BoundResources>>, Refusal> {
+        let needs = needs(description)?;
+        if needs.is_empty() && plan.options.resources.is_empty() {
+            return Ok(None);
+        }
+        let bound = self.config.resources.bind(&plan.id, plan.generation, &needs, &plan.options.resources);
+        bound.map(Some).map_err(|error| match error {
+            BindError::Missing(what) => Refusal::new(Code::MissingResource, what),
+            BindError::Down(what) => Refusal::new(Code::ResourceDown, what),
+        })
+    }
+
     /// The trial in a child process, unless the same file has passed it before.
     fn admit(&self, plan: &Plan, description: &Description) -> Result<(), Refusal> {
         let key = self.verdict_key(plan, description);
@@ -81,6 +103,12 @@ impl ModuleLauncher {
         let _ = fs::write(file, b"");
         Ok(())
     }
+}
+
+/// What the descriptor says that it needs.
+fn needs(description: &Description) -> Result<Vec<Need>, Refusal> {
+    let parse = |text: &String| text.parse().map_err(|e: BadNeed| Refusal::new(Code::BadDescriptor, e.to_string()));
+    description.resources.iter().map(parse).collect()
 }
 
 fn copies(state_dir: &Path) -> PathBuf {
@@ -115,9 +143,15 @@ pub(crate) fn write_copy(folder: &Path, plan: &Plan, bytes: &mut [u8]) -> Result
 pub(crate) type Started = Result<(Box<Loaded>, Made), Failed>;
 
 /// Loads and starts the copy at `file`. What was loaded comes back with a refusal, for its caller to unload.
-pub(crate) fn load_and_start(file: &Path, plan: &Plan, version: String, trial: bool) -> Started {
+pub(crate) fn load_and_start(
+    file: &Path,
+    plan: &Plan,
+    version: String,
+    resources: Option<Arc<dyn BoundResources>>,
+    trial: bool,
+) -> Started {
     // SAFETY: a private copy that nobody writes to, checked by `probe`, and (unless this is it) by a trial.
-    let mut loaded = Box::new(unsafe { Loaded::open(file, plan, version) }?);
+    let mut loaded = Box::new(unsafe { Loaded::open(file, plan, version, resources, trial) }?);
     match loaded.start(plan, trial) {
         Ok(made) => Ok((loaded, made)),
         Err(refusal) => Err(Failed { refusal, loaded: Some(loaded) }),
@@ -133,6 +167,7 @@ impl Launcher for ModuleLauncher {
 
     fn verify(&self, plan: &Plan) -> Result<Description, Refusal> {
         let description = probe::read(&plan.source)?.description;
+        self.check_resources(plan, &description)?;
         self.admit(plan, &description)?;
         Ok(description)
     }
@@ -144,6 +179,7 @@ impl Launcher for ModuleLauncher {
         self.admit(plan, &probed.description)?;
         let sessions = self.config.sessions.as_ref().map(|s| s.of(&plan.id, &plan.options.session)).transpose();
         let sessions = sessions.map_err(|what| Refusal::new(Code::BadAppToml, what))?;
+        let resources = self.bind(plan, &probed.description)?;
         let (file, cleared) = write_copy(&copies(&self.config.state_dir), plan, &mut probed.bytes)?;
         // As large as the file, and done with.
         probed.bytes = Vec::new();
@@ -156,7 +192,7 @@ impl Launcher for ModuleLauncher {
         let description = probed.description;
         let load = {
             let (file, plan, version) = (file.clone(), plan.clone(), description.version.clone());
-            move || load_and_start(&file, &plan, version, false)
+            move || load_and_start(&file, &plan, version, resources, false)
         };
         let timeout = plan.start_timeout;
         match on_short_lived_thread(format!("load-{}", plan.generation), timeout, load) {

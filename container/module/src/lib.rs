@@ -8,6 +8,8 @@
 //!
 //! The big home of `unsafe` in the container.
 
+mod cache;
+mod client;
 mod descriptors;
 mod endpoint;
 mod exit;
@@ -17,9 +19,11 @@ mod host;
 mod imports;
 pub mod interpose;
 mod launcher;
+mod lent;
 mod library;
 mod loaded;
 mod probe;
+mod resource;
 mod session;
 mod signals;
 mod symbolise;

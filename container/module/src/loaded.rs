@@ -15,6 +15,7 @@ use abi_stable::std_types::RResult;
 use wharf_abi::{CreateArgs, Failure, FailureKind, ModuleRef, Parameter, RawStr};
 use wharf_kernel::launch::{Plan, Retirement, Servlet};
 use wharf_kernel::refusal::{Code, Refusal};
+use wharf_kernel::resource::BoundResources;
 use wharf_kernel::workers::Workers;
 
 use crate::descriptors;
@@ -91,7 +92,13 @@ impl Loaded {
     ///
     /// # Safety
     /// See [`Library::open`].
-    pub(crate) unsafe fn open(file: &Path, plan: &Plan, version: String) -> Result<Self, Failed> {
+    pub(crate) unsafe fn open(
+        file: &Path,
+        plan: &Plan,
+        version: String,
+        resources: Option<Arc<dyn BoundResources>>,
+        trial: bool,
+    ) -> Result<Self, Failed> {
         let heap = Heap::new();
         let host = Arc::new(HostContext {
             app: plan.id.to_string(),
@@ -99,6 +106,9 @@ impl Loaded {
             generation: plan.generation,
             file: file.to_owned(),
             extent: std::sync::OnceLock::new(),
+            resources,
+            works: Arc::default(),
+            trial,
             panics: AtomicU64::new(0),
         });
         // SAFETY: the caller's promise.
@@ -201,7 +211,7 @@ impl Loaded {
             RResult::RErr(failure) => return Err(refused(failure)),
         };
         self.instance = Some(InstancePtr(instance.ptr));
-        let servlets = instance
+        let servlets: Vec<Servlet> = instance
             .servlets
             .iter()
             .map(|s| Servlet {
@@ -210,6 +220,9 @@ impl Loaded {
             })
             .collect();
         let description = instance.description.to_string();
+        if trial {
+            crate::trial::made(&servlets, &description);
+        }
         // SAFETY: an instance of this module.
         match unsafe { module.start()(instance.ptr) } {
             RResult::ROk(()) => {
@@ -235,6 +248,11 @@ impl Loaded {
     /// Bytes in live blocks of its heap.
     pub(crate) fn live_bytes(&self) -> u64 {
         self.heap.as_ref().map_or(0, Heap::live_bytes)
+    }
+
+    /// What it may use of the container.
+    pub(crate) fn resources(&self) -> Option<Arc<dyn BoundResources>> {
+        self.host.resources.clone()
     }
 
     /// Panics so far.
@@ -327,6 +345,15 @@ impl Loaded {
         let threads = self.wait_for_threads(timeout);
         if !threads.is_empty() {
             return held(self, threads);
+        }
+        if let Some(resources) = &self.host.resources {
+            self.notes.extend(resources.retire());
+        }
+        // Each may still be woken, by a call into the module.
+        match self.host.works.load(Ordering::Acquire) {
+            0 => {}
+            1 => return held(self, vec!["1 statement that it never let go".into()]),
+            n => return held(self, vec![format!("{n} statements that it never let go")]),
         }
         let stuck = self.run_destructors(workers, timeout);
         if !stuck.is_empty() {

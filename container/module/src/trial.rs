@@ -9,9 +9,9 @@ use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -225,6 +225,7 @@ pub fn trial_main() -> ExitCode {
         eprintln!("the report {} can't be written", order.report.display());
         return ExitCode::from(2);
     };
+    let _ = REPORT.set(order.report.clone());
     let mut say = |line: Line| {
         let mut text = serde_json::to_string(&line).unwrap_or_default();
         text.push('\n');
@@ -245,6 +246,31 @@ pub fn trial_main() -> ExitCode {
     unsafe { libc::_exit(status) }
 }
 
+/// Where the child reports, and what the application has made of itself so far.
+static REPORT: OnceLock<PathBuf> = OnceLock::new();
+static MADE: OnceLock<Tried> = OnceLock::new();
+
+/// The application is made, and about to be started.
+pub(crate) fn made(servlets: &[Servlet], description: &str) {
+    let _ = MADE.set(Tried { servlets: servlets.to_vec(), description: description.to_owned() });
+}
+
+/// What an application hears that asks for a resource all the same.
+pub(crate) const NO_RESOURCES: &str = "there are no resources in a trial load";
+
+/// The application waits for a resource, and there is none in a trial: it has been seen as far as can be, and passed. Returns
+/// where this is no trial, or nothing is made yet.
+pub(crate) fn asked_for_a_resource() {
+    let (Some(report), Some(tried)) = (REPORT.get(), MADE.get()) else { return };
+    let mut text = serde_json::to_string(&Line::Passed(tried.clone())).unwrap_or_default();
+    text.push('\n');
+    let written = fs::OpenOptions::new().append(true).open(report).and_then(|mut file| file.write_all(text.as_bytes()));
+    if written.is_ok() {
+        // SAFETY: no preconditions; the report is written, nothing else is buffered.
+        unsafe { libc::_exit(0) }
+    }
+}
+
 fn child(order: &Order, say: &mut dyn FnMut(Line)) -> Result<Tried, Refusal> {
     let plan = plan_of(order);
     let mut probed = probe::read(&plan.source)?;
@@ -254,7 +280,7 @@ fn child(order: &Order, say: &mut dyn FnMut(Line)) -> Result<Tried, Refusal> {
     let started = {
         let (file, plan) = (file.clone(), plan.clone());
         // On a thread that ends before the unload, as in the container; the parent has the clock.
-        std::thread::spawn(move || load_and_start(&file, &plan, probed.description.version, true)).join()
+        std::thread::spawn(move || load_and_start(&file, &plan, probed.description.version, None, true)).join()
     };
     let (mut loaded, made) = match started {
         Ok(Ok(started)) => started,

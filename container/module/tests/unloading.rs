@@ -105,7 +105,11 @@ impl Workers for Pool {
 }
 
 fn fixtures() -> PathBuf {
-    let built = Command::new(env!("CARGO"))
+    let mut cargo = Command::new(env!("CARGO"));
+    // What a build script may look at, so that it does not run again because this test is what runs cargo.
+    let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    std::env::vars().filter(|(name, _)| of_package(name)).for_each(|(name, _)| _ = cargo.env_remove(name));
+    let built = cargo
         .args(["build", "--quiet", "-p", "chameleon", "-p", "redeploy-a", "-p", "redeploy-b"])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
         .status()
@@ -290,6 +294,7 @@ fn main() -> ExitCode {
         state_dir: Path::new(state.path()).join("state"),
         trial_program: std::env::current_exe().unwrap(),
         sessions: None,
+        resources: Arc::new(wharf_kernel::resource::NoResources),
     };
     let launcher = ModuleLauncher::new(config, pool.clone()).unwrap();
     let bench = Bench { pool, launcher, libraries: fixtures() };

@@ -10,6 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use wharf_kernel::backends::{BackendState, BackendStatus};
 use wharf_kernel::counters::DURATION_BUCKETS;
+use wharf_kernel::resource::ResourceState;
 use wharf_kernel::{AppCounters, AppId, Fairness, Routes, ServerCounters};
 
 /// Media type of [`Metrics::render`].
@@ -35,6 +36,8 @@ pub struct Sources {
     pub redeploys: Read<u64>,
     /// Bytes on the heap of each application, where that is known.
     pub heaps: Read<Vec<(AppId, u64)>>,
+    /// The resources that the container manages.
+    pub resources: Read<Vec<ResourceState>>,
     /// The backends of each application that is a proxy.
     pub backends: Read<Vec<(AppId, Vec<BackendStatus>)>>,
 }
@@ -192,6 +195,7 @@ impl Collector for Scrape {
         out.gauges("wharf_app_heap_bytes", "Bytes on the heap of an application", heaps)?;
 
         self.backends(&mut out)?;
+        self.resources(&mut out)?;
         if let Some((resident, threads)) = process() {
             out.gauge("process_resident_memory_bytes", "Resident memory of the container", resident)?;
             out.gauge("process_threads", "Threads of the container", threads)?;
@@ -220,6 +224,35 @@ impl Scrape {
         out.gauges("wharf_backend_up", "1 where a backend gets requests", each(up))?;
         let help = "Latency of a backend in microseconds, its peaks remembered";
         out.gauges("wharf_backend_latency_microseconds", help, each(|b| (b.latency_ms * 1e3) as u64))
+    }
+
+    /// What the pools of the resources do.
+    fn resources(&self, out: &mut Families<'_>) -> fmt::Result {
+        let all = (self.0.resources)();
+        let each = |read: fn(&ResourceState) -> u64| {
+            all.iter().map(move |r| ([("resource", r.name.as_str()), ("engine", r.engine.as_str())], read(r)))
+        };
+        out.gauges("wharf_resource_up", "1 where it answers", each(|r| u64::from(r.down.is_empty())))?;
+        out.gauges("wharf_resource_in_use", "Connections in use", each(|r| r.figures.in_use))?;
+        out.gauges("wharf_resource_idle", "Open connections that nobody uses", each(|r| r.figures.idle))?;
+        out.gauges("wharf_resource_max", "The most connections there may be", each(|r| r.figures.max))?;
+        out.gauges("wharf_resource_waiting", "Callers that wait for a connection", each(|r| r.figures.waiting))?;
+        out.counters("wharf_resource_acquired", "Connections handed out", each(|r| r.figures.acquired))?;
+        let help = "How long callers have waited for connections";
+        let waited = each(|r| (r.figures.wait_seconds * 1e3) as u64);
+        out.counters("wharf_resource_wait_milliseconds", help, waited)?;
+        out.counters("wharf_resource_statements", "Statements", each(|r| r.figures.statements))?;
+        let took = each(|r| (r.figures.statement_seconds * 1e3) as u64);
+        out.counters("wharf_resource_statement_milliseconds", "How long statements took", took)?;
+        let help = "Statements that took longer than slow_statement";
+        out.counters("wharf_resource_slow_statements", help, each(|r| r.figures.slow))?;
+        let help = "Transactions that were left open and rolled back";
+        out.counters("wharf_resource_left_open", help, each(|r| r.figures.left_open))?;
+        let errors = all.iter().flat_map(|r| {
+            let labels = [("resource", r.name.as_str()), ("engine", r.engine.as_str())];
+            r.figures.errors.iter().map(move |(kind, n)| ([labels[0], labels[1], ("kind", kind.as_str())], *n))
+        });
+        out.counters("wharf_resource_errors", "Errors of statements and connections", errors)
     }
 
     /// What the applications take of their shares.
@@ -260,6 +293,7 @@ fn process() -> Option<(u64, u64)> {
 mod tests {
     use std::time::Duration;
 
+    use wharf_kernel::resource::{ResourceFigures, ResourceKind};
     use wharf_kernel::{Body, ContextPath, Endpoint, Exchange, Gate, ResponseFuture, Route, RouteTable, Version};
 
     use super::*;
@@ -323,6 +357,23 @@ mod tests {
                     };
                     vec![(id.clone(), vec![backend])]
                 }
+            }),
+            resources: Box::new(|| {
+                let figures = ResourceFigures {
+                    statements: 9,
+                    statement_seconds: 1.5,
+                    errors: [("timeout".to_owned(), 2)].into(),
+                    ..ResourceFigures::default()
+                };
+                vec![ResourceState {
+                    name: "db".into(),
+                    kind: ResourceKind::Sql,
+                    engine: "sqlite".into(),
+                    place: "sqlite:x".into(),
+                    down: String::new(),
+                    optional: false,
+                    figures,
+                }]
             }),
             heaps: Box::new(move || vec![(id.clone(), 1024)]),
         });

@@ -1,45 +1,41 @@
-//! The guard of one application: constraints first, then who the client is, then whether it may (Servlet 6.1, section 13.8.3).
+//! The guard of an application whose clients say who they are with each request: constraints first, then who the client is,
+//! then whether it may (Servlet 6.1, section 13.8.3).
 
-use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{Method, StatusCode};
-use wharf_kernel::Authenticated;
+use http::StatusCode;
+use http::header::AUTHORIZATION;
 use wharf_kernel::guard::{Asking, Denied, Guard, Verdict};
 
-use crate::constraints::{Access, Constraints};
-use crate::file_realm::{Answer, FileRealm, Outcome};
+use crate::certificate_realm::CertificateRealm;
+use crate::constraints::Access;
+use crate::denied::{challenge, detail, not_known, unavailable};
 use crate::jwt_realm::{JwtRealm, Token};
+use crate::password_realm::Outcome;
+use crate::passwords::Passwords;
+use crate::rules::{Rules, Ruling, may};
 
 /// How a client says who it is, with the name of the realm.
 pub(crate) enum Login {
-    Basic(String, Arc<FileRealm>),
+    Basic(String, Passwords),
     Bearer(String, Arc<JwtRealm>),
+    Certificate(Arc<CertificateRealm>),
 }
 
 /// The guard of one application.
 pub(crate) struct AccessGuard {
-    pub(crate) constraints: Constraints,
+    pub(crate) rules: Rules,
     pub(crate) login: Option<Login>,
-    pub(crate) https_port: Option<u16>,
 }
 
 impl Guard for AccessGuard {
     fn check(&self, asking: &Asking<'_>) -> Verdict {
-        let Some(decision) = self.constraints.decide(asking.method.as_str(), asking.path) else {
-            return Verdict::Pass(None);
-        };
-        if decision.confidential && !asking.connection.secure {
-            return Verdict::Refuse(self.to_https(asking));
-        }
-        match &decision.access {
-            Access::Everybody => Verdict::Pass(None),
-            Access::Nobody => Verdict::Refuse(Denied::new(StatusCode::FORBIDDEN)),
-            Access::Users { .. } => self.authenticate(asking, &decision.access),
+        match self.rules.of(asking) {
+            Ruling::Open => Verdict::Pass(None.into()),
+            Ruling::Refused(denied) => Verdict::Refuse(denied),
+            Ruling::Users(access) => self.authenticate(asking, access),
         }
     }
 }
@@ -61,22 +57,14 @@ impl AccessGuard {
             Some(Login::Basic(name, realm)) => {
                 let credentials = credentials.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"basic"));
                 let Some((user, password)) = credentials.and_then(|(_, rest)| basic(rest)) else {
-                    return Verdict::Refuse(challenge(name));
+                    return Verdict::Refuse(basic_challenge(name));
                 };
-                let address = asking.connection.remote.map(|remote| remote.ip());
-                match realm.verify(&user, &password, address) {
-                    Answer::Now(outcome) => match settle(outcome, access, name) {
-                        Ok(user) => Verdict::Pass(Some(user)),
-                        Err(denied) => Verdict::Refuse(denied),
-                    },
-                    Answer::Later(outcome) => {
-                        let (access, name) = (access.clone(), name.clone());
-                        Verdict::Later(Box::pin(async move {
-                            // No answer is no leave to pass.
-                            settle(outcome.await.unwrap_or(Outcome::Unavailable), &access, &name)
-                        }))
-                    }
+                if let Some(outcome) = realm.known(&user, &password) {
+                    return settle(outcome, access, name);
                 }
+                let outcome = realm.clone().verify(user, password, asking.connection.remote.map(|r| r.ip()));
+                let (access, name) = (access.clone(), name.clone());
+                Verdict::Later(Box::pin(async move { settle(outcome.await, &access, &name) }))
             }
             Some(Login::Bearer(name, realm)) => {
                 let credentials = credentials.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer"));
@@ -84,7 +72,7 @@ impl AccessGuard {
                     return Verdict::Refuse(bearer(StatusCode::UNAUTHORIZED, name, ""));
                 };
                 match realm.verify(token) {
-                    Token::User(user) if may(&user, access) => Verdict::Pass(Some(user)),
+                    Token::User(user) if may(&user, access) => Verdict::Pass(Some(user).into()),
                     Token::User(_) => {
                         Verdict::Refuse(bearer(StatusCode::FORBIDDEN, name, ", error=\"insufficient_scope\""))
                     }
@@ -95,20 +83,20 @@ impl AccessGuard {
                     Token::Unavailable => Verdict::Refuse(unavailable()),
                 }
             }
-        }
-    }
-
-    /// Where the same is to be had over TLS, for a request that can be made again; else 403.
-    fn to_https(&self, asking: &Asking<'_>) -> Denied {
-        let refused = || detail(StatusCode::FORBIDDEN, "This is to be had over an encrypted connection alone.");
-        let again = matches!(*asking.method, Method::GET | Method::HEAD);
-        let Some(port) = self.https_port.filter(|_| again) else { return refused() };
-        let Ok(host) = wharf_mapping::parse_host(asking.authority) else { return refused() };
-        let port = if port == 443 { String::new() } else { format!(":{port}") };
-        let target = asking.uri.path_and_query().map_or("/", |target| target.as_str());
-        match HeaderValue::from_str(&format!("https://{}{port}{target}", host.host)) {
-            Ok(location) => Denied::new(StatusCode::TEMPORARY_REDIRECT).with(LOCATION, location),
-            Err(_) => refused(),
+            Some(Login::Certificate(realm)) => {
+                let certificate = asking.connection.tls.as_ref().and_then(|tls| tls.client_certificate_der.as_ref());
+                let Some(certificate) = certificate else {
+                    return Verdict::Refuse(detail(
+                        StatusCode::UNAUTHORIZED,
+                        "This is to be had with a client's certificate alone.",
+                    ));
+                };
+                match realm.verify(certificate) {
+                    Outcome::User(user) if may(&user, access) => Verdict::Pass(Some(user).into()),
+                    Outcome::User(_) | Outcome::Wrong => Verdict::Refuse(Denied::new(StatusCode::FORBIDDEN)),
+                    other => Verdict::Refuse(not_known(&other, unavailable)),
+                }
+            }
         }
     }
 }
@@ -134,56 +122,19 @@ fn basic(encoded: &[u8]) -> Option<(String, Vec<u8>)> {
     fit.then(|| (user.to_owned(), password.as_bytes().to_vec()))
 }
 
-/// From what the realm says to what the client hears.
-fn settle(outcome: Outcome, access: &Access, realm: &str) -> Result<Authenticated, Denied> {
+/// From what the realm says to what becomes of the request.
+fn settle(outcome: Outcome, access: &Access, realm: &str) -> Verdict {
     match outcome {
-        Outcome::User(user) if may(&user, access) => Ok(user),
-        Outcome::User(_) => Err(Denied::new(StatusCode::FORBIDDEN)),
-        Outcome::Wrong => Err(challenge(realm)),
-        Outcome::Locked(left) => {
-            let denied = detail(StatusCode::TOO_MANY_REQUESTS, "Too many wrong passwords. Try again later.");
-            Err(denied.with(RETRY_AFTER, seconds(left)))
-        }
-        Outcome::Unavailable => Err(unavailable()),
+        Outcome::User(user) if may(&user, access) => Verdict::Pass(Some(user).into()),
+        Outcome::User(_) => Verdict::Refuse(Denied::new(StatusCode::FORBIDDEN)),
+        other => Verdict::Refuse(not_known(&other, || basic_challenge(realm))),
     }
 }
 
-fn may(user: &Authenticated, access: &Access) -> bool {
-    match access {
-        Access::Everybody => true,
-        Access::Nobody => false,
-        Access::Users { roles, any } => *any || roles.iter().any(|role| user.has_role(role)),
-    }
-}
-
-fn detail(status: StatusCode, text: &'static str) -> Denied {
-    Denied { detail: Cow::Borrowed(text), ..Denied::new(status) }
-}
-
-fn challenge(realm: &str) -> Denied {
-    let value = format!("Basic realm=\"{}\", charset=\"UTF-8\"", quoted(realm));
-    Denied::new(StatusCode::UNAUTHORIZED).with(WWW_AUTHENTICATE, value_of(&value, "Basic"))
+fn basic_challenge(realm: &str) -> Denied {
+    challenge(StatusCode::UNAUTHORIZED, "Basic", realm, ", charset=\"UTF-8\"")
 }
 
 fn bearer(status: StatusCode, realm: &str, error: &str) -> Denied {
-    let value = format!("Bearer realm=\"{}\"{error}", quoted(realm));
-    Denied::new(status).with(WWW_AUTHENTICATE, value_of(&value, "Bearer"))
-}
-
-fn value_of(text: &str, scheme: &'static str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(scheme))
-}
-
-/// The inside of a quoted string (RFC 9110, section 5.6.4).
-fn quoted(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"")
-}
-
-fn unavailable() -> Denied {
-    detail(StatusCode::SERVICE_UNAVAILABLE, "Nobody can sign in at the moment.")
-        .with(RETRY_AFTER, seconds(Duration::from_secs(5)))
-}
-
-fn seconds(time: Duration) -> HeaderValue {
-    HeaderValue::from(time.as_secs() + 1)
+    challenge(status, "Bearer", realm, error)
 }

@@ -3,11 +3,19 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod certificate_realm;
 pub mod constraints;
-mod file_realm;
+mod denied;
+mod form;
 mod jwt_realm;
 mod lockout;
+mod password_realm;
+mod passwords;
 mod realms;
+mod rules;
+mod shared_lockout;
+mod sign_on;
+mod table;
 pub mod users;
 mod watched;
 

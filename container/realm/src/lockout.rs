@@ -90,7 +90,7 @@ impl Lockout {
 }
 
 /// One client of IPv6 has a /64 of addresses.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::from((u128::from(v6) & !u128::from(u64::MAX)).to_be_bytes()),
         v4 => v4,

@@ -6,13 +6,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use wharf_kernel::guard::{Guard, Guards};
-use wharf_kernel::options::{LoginMethod, SecurityOptions};
+use wharf_kernel::launch::{Kind, Plan};
+use wharf_kernel::options::{self, LoginMethod};
+use wharf_kernel::resource::OwnResources;
+use wharf_kernel::session::SessionManagers;
 use wharf_kernel::settings::{Realm, RealmKind};
 
 use crate::access::{AccessGuard, Login};
+use crate::certificate_realm::CertificateRealm;
 use crate::constraints::Constraints;
-use crate::file_realm::{FileRealm, Job};
+use crate::form::{Form, FormGuard};
 use crate::jwt_realm::JwtRealm;
+use crate::password_realm::{Job, PasswordRealm};
+use crate::passwords::Passwords;
+use crate::rules::Rules;
+use crate::sign_on::SignOns;
 
 /// Passwords that wait for a thread; more are answered with 503.
 const QUEUE: usize = 64;
@@ -24,6 +32,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// All realms.
 pub struct Realms {
     all: BTreeMap<String, AnyRealm>,
+    sessions: Arc<dyn SessionManagers>,
+    /// Those of realms with single sign-on.
+    sign_ons: BTreeMap<String, Arc<SignOns>>,
     /// Where an encrypted connection would be made; `None` where plain requests are refused instead.
     https_port: Option<u16>,
     /// Its end is the end of the thread that looks after the files.
@@ -32,22 +43,48 @@ pub struct Realms {
 
 #[derive(Clone)]
 enum AnyRealm {
-    File(Arc<FileRealm>),
+    Password(Arc<PasswordRealm>),
     Jwt(Arc<JwtRealm>),
+    Certificate(Arc<CertificateRealm>),
+    Combined(Passwords),
+}
+
+impl AnyRealm {
+    /// What its users show, and the methods of a login for that.
+    fn shows(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Password(_) | Self::Combined(_) => ("passwords", "\"BASIC\" or \"FORM\""),
+            Self::Jwt(_) => ("tokens", "\"BEARER\""),
+            Self::Certificate(_) => ("certificates", "\"CLIENT-CERT\""),
+        }
+    }
+
+    fn passwords(&self) -> Option<Passwords> {
+        match self {
+            Self::Password(realm) => Some(Passwords::new(vec![realm.clone()])),
+            Self::Combined(realms) => Some(realms.clone()),
+            Self::Jwt(_) | Self::Certificate(_) => None,
+        }
+    }
 }
 
 impl Realms {
     /// Starts the realms of the settings. A file that can't be read is logged; its realm refuses until it can.
     ///
     /// # Errors
-    /// When a thread can't be started.
-    pub fn start(settings: &BTreeMap<String, Realm>, https_port: Option<u16>) -> Result<Self, String> {
+    /// When a thread can't be started, or a realm names what is not there.
+    pub fn start(
+        settings: &BTreeMap<String, Realm>,
+        https_port: Option<u16>,
+        stores: &dyn OwnResources,
+        sessions: Arc<dyn SessionManagers>,
+    ) -> Result<Self, String> {
         let thread = |name: String, work: Box<dyn FnOnce() + Send>| {
             let started = std::thread::Builder::new().name(name).spawn(work);
             started.map(drop).map_err(|e| format!("a thread for realms could not be started: {e}"))
         };
         let (pool, jobs) = sync_channel::<Job>(QUEUE);
-        if settings.values().any(|realm| realm.kind == RealmKind::File) {
+        if settings.values().any(|realm| matches!(realm.kind, RealmKind::File | RealmKind::Sql)) {
             let jobs = Arc::new(Mutex::new(jobs));
             let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, MAX_THREADS);
             for number in 0..threads {
@@ -58,12 +95,25 @@ impl Realms {
         let mut all = BTreeMap::new();
         for (name, realm) in settings {
             let made = match realm.kind {
-                RealmKind::File => AnyRealm::File(Arc::new(FileRealm::new(name, realm, pool.clone())?)),
+                RealmKind::Certificate => AnyRealm::Certificate(Arc::new(CertificateRealm::new(realm))),
+                // When the others are there.
+                RealmKind::Combined => continue,
+                RealmKind::File | RealmKind::Sql => {
+                    AnyRealm::Password(Arc::new(PasswordRealm::new(name, realm, pool.clone(), stores)?))
+                }
                 RealmKind::Jwt => {
                     AnyRealm::Jwt(Arc::new(JwtRealm::new(realm).map_err(|what| format!("realm.{name}: {what}"))?))
                 }
             };
             all.insert(name.clone(), made);
+        }
+        for (name, realm) in settings.iter().filter(|(_, realm)| realm.kind == RealmKind::Combined) {
+            let one = |one: &String| match all.get(one) {
+                Some(AnyRealm::Password(realm)) => Ok(realm.clone()),
+                _ => Err(format!("realm.{name}.realms: '{}' is no realm with passwords", one.escape_debug())),
+            };
+            let realms = realm.realms.iter().map(one).collect::<Result<_, _>>()?;
+            all.insert(name.clone(), AnyRealm::Combined(Passwords::new(realms)));
         }
         let mut alive = None;
         if !all.is_empty() {
@@ -72,42 +122,64 @@ impl Realms {
             thread("wharf-realms".into(), Box::new(move || look(&watched, &ended)))?;
             alive = Some(sender);
         }
-        Ok(Self { all, https_port, _alive: alive })
+        let sign_on =
+            |(name, realm): (&String, &Realm)| Some((name.clone(), Arc::new(SignOns::new(realm.single_sign_on?))));
+        let sign_ons = settings.iter().filter_map(sign_on).collect();
+        Ok(Self { all, sessions, sign_ons, https_port, _alive: alive })
     }
 }
 
 impl Guards for Realms {
-    fn guard(&self, options: &SecurityOptions) -> Result<Arc<dyn Guard>, String> {
-        let constraints = Constraints::new(options)?;
-        let login = match &options.login {
-            None => None,
-            Some(login) => {
-                let name = &login.realm;
-                let Some(realm) = self.all.get(name) else {
-                    let known: Vec<&str> = self.all.keys().map(String::as_str).collect();
-                    let known = if known.is_empty() { "there is none".into() } else { known.join(", ") };
-                    return Err(format!(
-                        "[login] realm = \"{}\": wharf.toml has no [realm.{name}] (it has: {known})",
-                        name.escape_debug()
-                    ));
-                };
-                Some(match (login.method, realm) {
-                    (LoginMethod::Basic, AnyRealm::File(realm)) => Login::Basic(name.clone(), realm.clone()),
-                    (LoginMethod::Bearer, AnyRealm::Jwt(realm)) => Login::Bearer(name.clone(), realm.clone()),
-                    (LoginMethod::Basic, AnyRealm::Jwt(_)) => {
-                        return Err(format!(
-                            "[login] method = \"BASIC\" needs passwords, and the realm '{name}' has tokens: write \"BEARER\""
-                        ));
-                    }
-                    (LoginMethod::Bearer, AnyRealm::File(_)) => {
-                        return Err(format!(
-                            "[login] method = \"BEARER\" needs tokens, and the realm '{name}' has passwords: write \"BASIC\""
-                        ));
-                    }
-                })
+    fn guard(&self, plan: &Plan) -> Result<Arc<dyn Guard>, String> {
+        let options = &plan.options.security;
+        let rules = Rules { constraints: Constraints::new(options)?, https_port: self.https_port };
+        let Some(login) = &options.login else { return Ok(Arc::new(AccessGuard { rules, login: None })) };
+        let name = &login.realm;
+        let Some(realm) = self.all.get(name) else {
+            let known: Vec<&str> = self.all.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "there is none".into() } else { known.join(", ") };
+            return Err(format!(
+                "[login] realm = \"{}\": wharf.toml has no [realm.{name}] (it has: {known})",
+                name.escape_debug()
+            ));
+        };
+        let way = match (login.method, realm, realm.passwords()) {
+            (LoginMethod::Form, _, Some(passwords)) => return self.form(plan, login, rules, passwords),
+            (LoginMethod::Basic, _, Some(passwords)) => Login::Basic(name.clone(), passwords),
+            (LoginMethod::Bearer, AnyRealm::Jwt(realm), _) => Login::Bearer(name.clone(), realm.clone()),
+            (LoginMethod::ClientCert, AnyRealm::Certificate(realm), _) => Login::Certificate(realm.clone()),
+            _ => {
+                let (has, method) = realm.shows();
+                return Err(format!("[login] method: the realm '{name}' has {has}: write {method}"));
             }
         };
-        Ok(Arc::new(AccessGuard { constraints, login, https_port: self.https_port }))
+        Ok(Arc::new(AccessGuard { rules, login: Some(way) }))
+    }
+}
+
+impl Realms {
+    fn form(
+        &self,
+        plan: &Plan,
+        login: &options::Login,
+        rules: Rules,
+        passwords: Passwords,
+    ) -> Result<Arc<dyn Guard>, String> {
+        let login_page = login.login_page.clone().unwrap_or_default();
+        Ok(Arc::new(FormGuard(Arc::new(Form {
+            rules,
+            realm: login.realm.clone(),
+            passwords,
+            sessions: self.sessions.of(&plan.id, &plan.options.session)?,
+            endpoint_saves: plan.kind == Kind::Module,
+            version: plan.id.version.as_str().to_owned(),
+            context: plan.id.path.as_str().to_owned(),
+            error_page: login.error_page.clone().unwrap_or_else(|| format!("{login_page}?error")),
+            login_page,
+            logout: login.logout.clone(),
+            sign_ons: self.sign_ons.get(&login.realm).cloned(),
+            host: plan.id.host.to_string(),
+        }))))
     }
 }
 
@@ -127,8 +199,10 @@ fn look(realms: &[AnyRealm], ended: &Receiver<()>) {
     while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
         for realm in realms {
             match realm {
-                AnyRealm::File(realm) => realm.look(),
+                AnyRealm::Password(realm) => realm.look(),
                 AnyRealm::Jwt(realm) => realm.look(),
+                AnyRealm::Certificate(realm) => realm.look(),
+                AnyRealm::Combined(_) => {}
             }
         }
     }

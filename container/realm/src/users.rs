@@ -84,8 +84,7 @@ impl Users {
     pub fn verify(&self, name: &str, password: &[u8]) -> Option<&User> {
         let user = self.users.get(name);
         let hash = user.map_or(self.decoy.as_ref(), |user| Some(&user.hash))?;
-        let hash = PasswordHash::new(hash).ok()?;
-        let right = argon().verify_password(password, &hash).is_ok();
+        let right = is_right(hash, password);
         user.filter(|_| right)
     }
 
@@ -133,6 +132,19 @@ impl Users {
     }
 }
 
+/// Whether a hash is that of a password. Slow by design.
+pub(crate) fn is_right(hash: &str, password: &[u8]) -> bool {
+    PasswordHash::new(hash).is_ok_and(|hash| argon().verify_password(password, &hash).is_ok())
+}
+
+/// A hash as costly as those of new passwords, and nobody's.
+///
+/// # Errors
+/// When there are no random numbers.
+pub(crate) fn decoy() -> Result<String, String> {
+    hash_with(&Params::default(), b"nobody")
+}
+
 fn argon() -> Argon2<'static> {
     Argon2::default()
 }
@@ -156,7 +168,7 @@ fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn check_role(role: &str) -> Result<(), String> {
+pub(crate) fn check_role(role: &str) -> Result<(), String> {
     if role.is_empty() || role.starts_with('*') || role.contains(|c: char| c == ',' || c.is_control()) {
         return Err(format!("'{}' can't be a role: no ',', no control characters, no '*' first", role.escape_debug()));
     }
@@ -164,7 +176,7 @@ fn check_role(role: &str) -> Result<(), String> {
 }
 
 /// Whether a hash is argon2id of a cost that the container is willing to pay.
-fn check_hash(hash: &str) -> Result<Params, String> {
+pub(crate) fn check_hash(hash: &str) -> Result<Params, String> {
     let hash = PasswordHash::new(hash).map_err(|_| "no password hash; set the password with 'wharf passwd'")?;
     if hash.algorithm.as_str() != "argon2id" || hash.hash.is_none() || hash.salt.is_none() {
         return Err("not an argon2id hash; set the password with 'wharf passwd'".into());

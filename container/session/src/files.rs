@@ -8,51 +8,13 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use wharf_session_state::{Stored, Value, is_id};
+use wharf_session_state::Stored;
 
-/// Version of the form of a file. Files of another one are dropped.
-const FORM: u32 = 1;
+use crate::form::{self, hex};
+
 /// `O_NOFOLLOW | O_NONBLOCK` of Linux: neither a link nor a pipe is followed or waited for.
 const NO_TRICKS: i32 = 0o400_000 | 0o4000;
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    wharf_session: u32,
-    context: String,
-    id: String,
-    version: String,
-    created_ms: u64,
-    last_accessed_ms: u64,
-    accessed_ms: u64,
-    max_inactive_ms: Option<u64>,
-    values: Vec<FileValue>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileValue {
-    name: String,
-    type_name: String,
-    json: String,
-}
-
-fn hex(text: &str) -> String {
-    Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn millis(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).ok().and_then(|d| u64::try_from(d.as_millis()).ok()).unwrap_or(0)
-}
-
-fn time(millis: u64) -> SystemTime {
-    // Far beyond any date, and still representable.
-    UNIX_EPOCH + Duration::from_millis(millis.min(1 << 50))
-}
 
 /// The folder of one context.
 pub(crate) struct Files {
@@ -77,26 +39,7 @@ impl Files {
     /// Writes a session.
     pub(crate) fn write(&self, stored: &Stored) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
-        let file = File {
-            wharf_session: FORM,
-            context: self.context.clone(),
-            id: stored.id.clone(),
-            version: stored.version.clone(),
-            created_ms: millis(stored.created),
-            last_accessed_ms: millis(stored.last_accessed),
-            accessed_ms: millis(stored.accessed),
-            max_inactive_ms: stored.max_inactive.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
-            values: stored
-                .values
-                .iter()
-                .map(|(name, v)| FileValue {
-                    name: name.clone(),
-                    type_name: v.type_name.to_string(),
-                    json: v.json.to_string(),
-                })
-                .collect(),
-        };
-        let text = serde_json::to_vec(&file)?;
+        let text = form::write(&self.context, stored)?;
         let mut temporary = tempfile::Builder::new()
             .prefix(".new-")
             .permissions(fs::Permissions::from_mode(0o600))
@@ -156,26 +99,11 @@ impl Files {
         }
         let mut text = Vec::new();
         (&file).take(self.max_bytes).read_to_end(&mut text).map_err(|e| e.to_string())?;
-        let file: File = serde_json::from_slice(&text).map_err(|e| format!("it is not what was written: {e}"))?;
-        if file.wharf_session != FORM {
-            return Err(format!("its form is {}, not {FORM}", file.wharf_session));
-        }
-        if file.context != self.context {
-            return Err(format!("it belongs to {}", file.context));
-        }
-        if !is_id(&file.id) || path.file_name() != self.path(&file.id).file_name() {
+        let stored = form::read(&self.context, &text)?;
+        if path.file_name() != self.path(&stored.id).file_name() {
             return Err("its name does not fit its id".into());
         }
-        let value = |v: FileValue| (v.name, Value { type_name: v.type_name.into(), json: v.json.into() });
-        Ok(Stored {
-            id: file.id,
-            version: file.version,
-            created: time(file.created_ms),
-            last_accessed: time(file.last_accessed_ms),
-            accessed: time(file.accessed_ms),
-            max_inactive: file.max_inactive_ms.map(Duration::from_millis),
-            values: file.values.into_iter().map(value).collect(),
-        })
+        Ok(stored)
     }
 }
 

@@ -1,10 +1,14 @@
 //! What a file of a session must survive, and what must not be believed (attack rows E2 and E3).
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use wharf_session_state::Value;
+
 use super::*;
 
 fn stored() -> Stored {
     let value = Value { type_name: "u32".into(), json: "7".into() };
-    let now = time(1_700_000_000_000);
+    let now: SystemTime = UNIX_EPOCH + Duration::from_millis(1_700_000_000_000);
     Stored {
         id: "ab".repeat(20),
         version: "2".into(),
@@ -13,6 +17,7 @@ fn stored() -> Stored {
         accessed: now,
         max_inactive: Some(Duration::from_secs(60)),
         values: vec![("n".into(), value)],
+        notes: vec![("user".into(), "ann".into())],
     }
 }
 

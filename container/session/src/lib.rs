@@ -4,7 +4,9 @@
 
 mod clock;
 mod files;
+mod form;
 mod manager;
 mod registry;
+mod shared;
 
 pub use registry::{SessionRegistry, Statistics};

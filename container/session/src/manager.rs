@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use wharf_kernel::options::{SessionSettings, SessionStore};
 use wharf_kernel::session::{Counts, Refused, Session, SessionEvents, SessionFuture, SessionManager};
-use wharf_session_state::{Limits, Sessions};
+use wharf_session_state::{Limits, Sessions, is_id};
 
 use crate::clock::{new_id, now};
 use crate::files::Files;
+use crate::shared::Shared;
 
 /// See the module.
 pub(crate) struct Manager {
-    sessions: Sessions,
+    sessions: Arc<Sessions>,
     settings: RwLock<Arc<SessionSettings>>,
+    /// Where they are kept for several containers, if they are.
+    shared: RwLock<Option<Arc<Shared>>>,
     files: Arc<Files>,
     /// Held while a file is written or deleted, so that of two requests the later state is what stays.
     writing: Arc<Mutex<()>>,
@@ -30,8 +33,8 @@ fn limits(settings: &SessionSettings) -> Limits {
 
 impl Manager {
     /// A manager with the sessions that the files have.
-    pub(crate) fn open(files: Files, settings: SessionSettings) -> Arc<Self> {
-        let sessions = Sessions::default();
+    pub(crate) fn open(files: Files, settings: SessionSettings, shared: Option<Arc<Shared>>) -> Arc<Self> {
+        let sessions = Arc::<Sessions>::default();
         let mut lost = 0;
         for stored in files.read_all() {
             let id = stored.id.clone();
@@ -48,13 +51,19 @@ impl Manager {
         Arc::new(Self {
             sessions,
             settings: RwLock::new(Arc::new(settings)),
+            shared: RwLock::new(shared),
             files: Arc::new(files),
             writing: Arc::default(),
             events: Mutex::new(None),
         })
     }
 
-    pub(crate) fn set(&self, settings: SessionSettings) {
+    fn shared(&self) -> Option<Arc<Shared>> {
+        self.shared.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set(&self, settings: SessionSettings, shared: Option<Arc<Shared>>) {
+        *self.shared.write().unwrap_or_else(PoisonError::into_inner) = shared;
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
@@ -64,6 +73,11 @@ impl Manager {
 
     /// Ends what nobody has used for too long, and tells the newest generation.
     pub(crate) fn expire(&self) {
+        if self.shared().is_some() {
+            // These are copies: another container may have served a request of the session since.
+            self.sessions.forget_idle(now());
+            return;
+        }
         let expired = self.sessions.expire(now());
         if expired.is_empty() {
             return;
@@ -83,6 +97,10 @@ impl Manager {
 
     /// Writes all of them, for the next start.
     pub(crate) fn write_all(&self) {
+        // Written already, each before its response.
+        if self.shared().is_some() {
+            return;
+        }
         for session in self.sessions.all() {
             if let Err(error) = self.files.write(&session.stored()) {
                 tracing::error!("sessions could not be kept for the next start: {error}");
@@ -97,6 +115,13 @@ impl Manager {
     }
 }
 
+/// Begins a session.
+fn begin(sessions: &Sessions, settings: &SessionSettings, version: &str) -> Result<Arc<Session>, Refused> {
+    let idle = Some(settings.timeout).filter(|t| *t > Duration::ZERO);
+    let id = new_id().map_err(Refused::Unavailable)?;
+    sessions.create(&id, version, now(), idle, limits(settings))
+}
+
 impl SessionManager for Manager {
     fn settings(&self) -> Arc<SessionSettings> {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -108,17 +133,28 @@ impl SessionManager for Manager {
         create: bool,
         version: &str,
     ) -> SessionFuture<Result<Option<Arc<Session>>, Refused>> {
+        if let Some(shared) = self.shared() {
+            let (sessions, settings, version) = (self.sessions.clone(), self.settings(), version.to_owned());
+            return Box::pin(async move {
+                for id in ids.iter().filter(|id| is_id(id)) {
+                    match shared.load(id).await? {
+                        Some(stored) => {
+                            if let Some(session) = sessions.adopt(stored, now(), limits(&settings))? {
+                                return Ok(Some(session));
+                            }
+                        }
+                        None => sessions.gone(id),
+                    }
+                }
+                if create { begin(&sessions, &settings, &version).map(Some) } else { Ok(None) }
+            });
+        }
         let now = now();
         let found = ids.iter().find_map(|id| self.sessions.find(id, now));
         let opened = match found {
             Some(session) => Ok(Some(session)),
             None if !create => Ok(None),
-            None => {
-                let settings = self.settings();
-                let idle = Some(settings.timeout).filter(|t| *t > Duration::ZERO);
-                let id = new_id().map_err(Refused::Unavailable);
-                id.and_then(|id| self.sessions.create(&id, version, now, idle, limits(&settings))).map(Some)
-            }
+            None => begin(&self.sessions, &self.settings(), version).map(Some),
         };
         Box::pin(std::future::ready(opened))
     }
@@ -128,6 +164,9 @@ impl SessionManager for Manager {
     }
 
     fn invalidate(&self, session: &Arc<Session>) -> bool {
+        if let Some(shared) = self.shared() {
+            shared.give_up(&session.id());
+        }
         if self.settings().store == SessionStore::File {
             let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
             self.files.remove(&session.id());
@@ -138,6 +177,9 @@ impl SessionManager for Manager {
     fn rotate(&self, session: &Arc<Session>) -> Result<Arc<str>, Refused> {
         let id = new_id().map_err(Refused::Unavailable)?;
         let before = self.sessions.rotate(session, &id)?;
+        if let Some(shared) = self.shared() {
+            shared.give_up(&before);
+        }
         if self.settings().store == SessionStore::File {
             let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
             self.files.remove(&before);
@@ -146,6 +188,14 @@ impl SessionManager for Manager {
     }
 
     fn save(&self, session: &Arc<Session>) -> SessionFuture<()> {
+        if let Some(shared) = self.shared() {
+            let session = session.clone();
+            return Box::pin(async move {
+                if let Err(error) = shared.save(&session).await {
+                    tracing::error!("a session could not be written to where containers share them: {error}");
+                }
+            });
+        }
         if self.settings().store != SessionStore::File {
             return Box::pin(std::future::ready(()));
         }

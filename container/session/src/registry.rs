@@ -8,11 +8,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use wharf_kernel::AppId;
-use wharf_kernel::options::{SessionOptions, SessionSettings};
+use wharf_kernel::options::{SessionOptions, SessionSettings, SessionStore};
+use wharf_kernel::resource::OwnResources;
 use wharf_kernel::session::{Counts, SessionManager, SessionManagers};
 
 use crate::files::Files;
 use crate::manager::Manager;
+use crate::shared::Shared;
 
 /// What has become of the sessions of one context.
 #[derive(Debug, Clone)]
@@ -31,6 +33,7 @@ type Managers = BTreeMap<(String, String), Arc<Manager>>;
 pub struct SessionRegistry {
     folder: PathBuf,
     defaults: SessionSettings,
+    stores: Arc<dyn OwnResources>,
     managers: Mutex<Managers>,
     sweeper: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
 }
@@ -39,13 +42,17 @@ pub struct SessionRegistry {
 const SWEEP: Duration = Duration::from_secs(1);
 
 impl SessionRegistry {
-    /// A registry that keeps files in the folder `sessions` of the state folder.
+    /// A registry that keeps files in the folder `sessions` of the state folder, and what containers share in `stores`.
     ///
     /// # Errors
     /// When its thread can't be started.
-    pub fn start(state_dir: PathBuf, defaults: SessionSettings) -> std::io::Result<Arc<Self>> {
+    pub fn start(
+        state_dir: PathBuf,
+        defaults: SessionSettings,
+        stores: Arc<dyn OwnResources>,
+    ) -> std::io::Result<Arc<Self>> {
         let folder = state_dir.join("sessions");
-        let this = Arc::new(Self { folder, defaults, managers: Mutex::default(), sweeper: Mutex::default() });
+        let this = Arc::new(Self { folder, defaults, stores, managers: Mutex::default(), sweeper: Mutex::default() });
         let (stop, stopped) = mpsc::channel::<()>();
         let weak = Arc::downgrade(&this);
         let sweep = move || {
@@ -94,14 +101,21 @@ impl SessionManagers for SessionRegistry {
     fn of(&self, id: &AppId, options: &SessionOptions) -> Result<Arc<dyn SessionManager>, String> {
         let settings = self.defaults.with(options);
         settings.check().map_err(|(key, what)| format!("[session] {key}: {what}"))?;
+        let context = format!("{}{}", id.host, id.path.as_str());
+        let shared = match &settings.store {
+            SessionStore::Resource(name) => {
+                let store = self.stores.shared_store(name).map_err(|what| format!("[session] store: {what}"))?;
+                Some(Arc::new(Shared::new(store, &context)))
+            }
+            SessionStore::Memory | SessionStore::File => None,
+        };
         let mut managers = self.managers();
         if let Some(manager) = managers.get(&key(id)) {
-            manager.set(settings);
+            manager.set(settings, shared);
             return Ok(manager.clone());
         }
-        let context = format!("{}{}", id.host, id.path.as_str());
         let files = Files::new(&self.folder, &context, settings.max_session_bytes);
-        let manager = Manager::open(files, settings);
+        let manager = Manager::open(files, settings, shared);
         managers.insert(key(id), manager.clone());
         Ok(manager)
     }

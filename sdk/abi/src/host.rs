@@ -1,9 +1,10 @@
 //! What the container gives to a module.
 
 use abi_stable::StableAbi;
+use abi_stable::std_types::RString;
 
-use crate::RawStr;
 use crate::message::Header;
+use crate::{FfiCache, FfiDataSource, FfiHttpClient, RawStr, ResourcesVTable};
 
 /// A log record of an application, valid for the call.
 #[repr(C)]
@@ -57,7 +58,12 @@ pub struct HostVTable {
     pub max_level: unsafe extern "C" fn(ctx: *const ()) -> u8,
     /// Reports a panic. Any thread.
     pub panic: unsafe extern "C" fn(ctx: *const (), report: *const PanicReport),
+    /// The resources of the application. Any thread.
+    pub resources: *const ResourcesVTable,
 }
+
+// SAFETY: functions, and a pointer to more of them.
+unsafe impl Sync for HostVTable {}
 
 /// The container, as one generation of a module sees it. Valid until `destroy` returns.
 #[repr(C)]
@@ -73,3 +79,46 @@ pub struct Host {
 unsafe impl Send for Host {}
 // SAFETY: as above.
 unsafe impl Sync for Host {}
+
+impl Host {
+    fn resources(&self) -> &'static ResourcesVTable {
+        // SAFETY: valid until `destroy` returns, and static in the container.
+        unsafe { &*(*self.vtable).resources }
+    }
+
+    /// The data source with this name.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn data_source(&self, name: &str) -> Result<FfiDataSource, RString> {
+        // SAFETY: the context belongs to the functions; the text lives for the call.
+        unsafe { (self.resources().data_source)(self.ctx, RawStr::new(name)) }.into_result()
+    }
+
+    /// The cache with this name.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn cache(&self, name: &str) -> Result<FfiCache, RString> {
+        // SAFETY: as in `data_source`.
+        unsafe { (self.resources().cache)(self.ctx, RawStr::new(name)) }.into_result()
+    }
+
+    /// The HTTP client with this name.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn http_client(&self, name: &str) -> Result<FfiHttpClient, RString> {
+        // SAFETY: as in `data_source`.
+        unsafe { (self.resources().http_client)(self.ctx, RawStr::new(name)) }.into_result()
+    }
+
+    /// The settings of a resource as JSON.
+    ///
+    /// # Errors
+    /// Why they are not given.
+    pub fn resource_settings(&self, name: &str) -> Result<RString, RString> {
+        // SAFETY: as in `data_source`.
+        unsafe { (self.resources().settings)(self.ctx, RawStr::new(name)) }.into_result()
+    }
+}

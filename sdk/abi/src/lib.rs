@@ -7,34 +7,49 @@
 
 mod body;
 mod bytes;
+mod cache;
+mod client;
 mod descriptor;
 mod future;
 mod heap;
 mod host;
 mod message;
 mod module;
+mod resource;
 mod session;
+mod sql;
 mod tls;
 mod upgrade;
 mod user;
 mod waker;
+mod work;
 
 pub use body::{FfiBody, FfiBodyVTable, Frame, PollFrame, Trailer};
 pub use bytes::{FfiBytes, RawStr};
+pub use cache::{CacheAnswer, CacheOrder, FfiCache, FfiCacheVTable, FfiCacheWork};
+pub use client::{
+    ClientAnswer, FfiClientRequest, FfiClientResponse, FfiClientWork, FfiHttpClient, FfiHttpClientVTable,
+};
 pub use descriptor::{DESCRIPTOR_MAGIC, DESCRIPTOR_SECTION, concat, total_len};
 pub use future::{FfiFuture, FfiFutureVTable, Outcome, contain};
 pub use heap::{HEAP_SYMBOL, HeapApi, HeapFn};
 pub use host::{Host, HostVTable, LogRecord, PanicReport};
 pub use message::{Address, FfiRequest, FfiResponse, FfiResponseBody, Header, RequestHead};
 pub use module::{CreateArgs, Failure, FailureKind, Instance, Module, ModuleRef, Parameter, ServletDecl};
+pub use resource::ResourcesVTable;
 pub use session::{
     FfiOpening, FfiOpeningVTable, FfiSession, FfiSessionVTable, Opened, RequestSessionsVTable, RequestedSession,
     SessionFacts, SessionRefused, SessionValue,
+};
+pub use sql::{
+    FfiDataSource, FfiDataSourceVTable, FfiDone, FfiMigration, FfiRows, FfiSqlError, FfiSqlValue, FfiSqlWork,
+    FfiStatement, FfiTransaction, FfiTransactionVTable, SqlAnswer,
 };
 pub use tls::{TlsHead, TlsView};
 pub use upgrade::{Duplex, FfiStream, FfiStreamVTable, FfiUpgrade, FfiUpgradeVTable, PollIo, Upgrade, UpgradeOutcome};
 pub use user::{UserHead, UserView};
 pub use waker::WakerHead;
+pub use work::{Answer, FfiWork, FfiWorkVTable, PollAnswer};
 
 /// Changes when a module built before can no longer run.
 pub const ABI_MAJOR: u32 = 1;

@@ -94,6 +94,8 @@ pub struct Stored {
     pub max_inactive: Option<Duration>,
     /// Its values.
     pub values: Vec<(String, Value)>,
+    /// What the container keeps with it.
+    pub notes: Vec<(String, String)>,
 }
 
 struct State {
@@ -106,6 +108,7 @@ struct State {
     touched: Duration,
     max_inactive: Option<Duration>,
     values: BTreeMap<Box<str>, Value>,
+    notes: BTreeMap<Box<str>, Arc<str>>,
     bytes: u64,
 }
 
@@ -144,6 +147,7 @@ impl Session {
             touched: now.steady,
             max_inactive: idle,
             values: BTreeMap::new(),
+            notes: BTreeMap::new(),
             bytes: 0,
         };
         Self { created: now.wall, version: version.into(), limits, total, state: Mutex::new(state) }
@@ -157,7 +161,10 @@ impl Session {
             return None;
         }
         let values: BTreeMap<Box<str>, Value> = stored.values.into_iter().map(|(n, v)| (n.into(), v)).collect();
-        let bytes = values.iter().map(|(n, v)| v.size(n)).sum();
+        let notes: BTreeMap<Box<str>, Arc<str>> =
+            stored.notes.into_iter().map(|(n, text)| (n.into(), text.into())).collect();
+        let bytes = values.iter().map(|(n, v)| v.size(n)).sum::<u64>()
+            + notes.iter().map(|(n, text)| note_size(n, text)).sum::<u64>();
         total.fetch_add(bytes, Ordering::Relaxed);
         let state = State {
             id: stored.id.into(),
@@ -168,6 +175,7 @@ impl Session {
             touched: now.steady.saturating_sub(idle),
             max_inactive: stored.max_inactive,
             values,
+            notes,
             bytes,
         };
         Some(Self { created: stored.created, version: stored.version.into(), limits, total, state: Mutex::new(state) })
@@ -184,6 +192,7 @@ impl Session {
             accessed: state.accessed,
             max_inactive: state.max_inactive,
             values: state.values.iter().map(|(n, v)| (n.to_string(), v.clone())).collect(),
+            notes: state.notes.iter().map(|(n, text)| (n.to_string(), text.to_string())).collect(),
         }
     }
 
@@ -214,7 +223,13 @@ impl Session {
         self.total.fetch_sub(state.bytes, Ordering::Relaxed);
         state.bytes = 0;
         state.values.clear();
+        state.notes.clear();
         std::mem::replace(&mut state.valid, false)
+    }
+
+    /// This copy of it is not used again: it takes no room.
+    pub(crate) fn forget(&self) {
+        self.end();
     }
 
     pub(crate) fn set_id(&self, id: &str) {
@@ -281,7 +296,13 @@ impl Session {
             return Err(Refused::Invalid);
         }
         let before = state.values.get(name).map_or(0, |v| v.size(name));
-        let bytes = state.bytes - before + value.size(name);
+        self.make_room(&mut state, before, value.size(name))?;
+        Ok(state.values.insert(name.into(), value))
+    }
+
+    /// Counts something that takes so many bytes, in place of what took so many `before`.
+    fn make_room(&self, state: &mut State, before: u64, after: u64) -> Result<(), Refused> {
+        let bytes = state.bytes - before + after;
         if bytes > self.limits.session_bytes {
             return Err(Refused::SessionTooLarge { limit: self.limits.session_bytes });
         }
@@ -292,7 +313,30 @@ impl Session {
         }
         self.total.fetch_sub(state.bytes, Ordering::Relaxed);
         state.bytes = bytes;
-        Ok(state.values.insert(name.into(), value))
+        Ok(())
+    }
+
+    /// What the container keeps with the session under this name. The application's code never sees it.
+    pub fn note(&self, name: &str) -> Option<Arc<str>> {
+        self.state().notes.get(name).cloned()
+    }
+
+    /// Sets a note, or takes it away.
+    ///
+    /// # Errors
+    /// As [`Session::set`].
+    pub fn set_note(&self, name: &str, text: Option<&str>) -> Result<(), Refused> {
+        let mut state = self.state();
+        if !state.valid {
+            return Err(Refused::Invalid);
+        }
+        let before = state.notes.get(name).map_or(0, |text| note_size(name, text));
+        self.make_room(&mut state, before, text.map_or(0, |text| note_size(name, text)))?;
+        match text {
+            Some(text) => drop(state.notes.insert(name.into(), text.into())),
+            None => drop(state.notes.remove(name)),
+        }
+        Ok(())
     }
 
     /// Removes a value. Returns it.
@@ -311,6 +355,10 @@ impl Session {
         }
         Ok(removed)
     }
+}
+
+fn note_size(name: &str, text: &str) -> u64 {
+    (name.len() + text.len() + 64) as u64
 }
 
 impl State {

@@ -182,6 +182,54 @@ impl Sessions {
         true
     }
 
+    /// Takes a session over that a store has just given, for a request. Where the same one is in use here by another request, that one
+    /// counts: whoever has a session open sees one state. `None` when it has expired or its id is none.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn adopt(&self, stored: Stored, now: Now, limits: Limits) -> Result<Option<Arc<Session>>, Refused> {
+        let mut map = self.map();
+        if !is_id(&stored.id) {
+            return Ok(None);
+        }
+        match map.by_id.get(stored.id.as_str()) {
+            // The map's own reference alone: nobody has it open.
+            Some(here) if Arc::strong_count(here) == 1 => {
+                let stale = map.by_id.remove(stored.id.as_str());
+                stale.iter().for_each(|session| session.forget());
+            }
+            Some(here) => return Ok(Some(here.clone()).filter(|session| session.touch(now))),
+            None if map.by_id.len() as u64 >= limits.sessions => {
+                self.rejected.fetch_add(1, Ordering::Relaxed);
+                return Err(Refused::TooMany { limit: limits.sessions });
+            }
+            None => {}
+        }
+        let Some(session) = Session::restore(stored, now, limits, self.total.clone()) else { return Ok(None) };
+        let session = Arc::new(session);
+        map.by_id.insert(session.id(), session.clone());
+        Ok(Some(session).filter(|session| session.touch(now)))
+    }
+
+    /// Lets the copies of sessions go that are kept in a store, and that nobody here has used for too long.
+    pub fn forget_idle(&self, now: Now) {
+        self.map().by_id.retain(|_, session| {
+            let goes = Arc::strong_count(session) == 1 && session.has_expired(now);
+            if goes {
+                session.forget();
+            }
+            !goes
+        });
+    }
+
+    /// A session that the store does not have any more has ended, whoever ended it.
+    pub fn gone(&self, id: &str) {
+        let session = self.map().by_id.remove(id);
+        if let Some(session) = session {
+            session.end();
+        }
+    }
+
     /// All that are there.
     pub fn all(&self) -> Vec<Arc<Session>> {
         self.map().by_id.values().cloned().collect()

@@ -1,11 +1,15 @@
 //! What the measuring programs share: building, starting and watching servers, and wrk.
 #![forbid(unsafe_code)]
 
+mod rate;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
+
+pub use rate::{Rate, on, rate, rate_of};
 
 /// Anything that goes wrong ends a measurement.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -17,6 +21,7 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + S
 pub fn build(packages: &[&str]) -> Result<PathBuf> {
     let workspace = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).canonicalize()?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    wharf_tests::without_package(&mut cargo);
     cargo.args(["build", "--release", "--quiet"]).current_dir(&workspace);
     packages.iter().for_each(|p| _ = cargo.args(["-p", p]));
     if !cargo.status()?.success() {

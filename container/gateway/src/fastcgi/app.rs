@@ -133,6 +133,11 @@ impl App {
         self.supervisor.as_ref().is_some_and(Supervisor::is_down)
     }
 
+    /// How often none of its command's processes ran any more.
+    pub(super) fn outages(&self) -> u64 {
+        self.supervisor.as_ref().map_or(0, Supervisor::outages)
+    }
+
     /// What answers a request, by the decoded path below the context and the client.
     pub(super) fn find(&self, inner: &str, connection: &Connection) -> io::Result<Found> {
         let script = |name: &str, path_info: &str| {

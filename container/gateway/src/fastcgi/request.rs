@@ -59,9 +59,10 @@ impl Programs for App {
         lease: &mut Option<Lease>,
     ) -> Result<Next, Failure> {
         let unavailable = |why: &str| Failure::new(StatusCode::SERVICE_UNAVAILABLE, why);
+        let down = || unavailable("all processes of its command have crashed and are to be started again");
         let mut input = Some(request::input(body).await?);
         if self.is_down() {
-            return Err(unavailable("all processes of its command have crashed and are to be started again"));
+            return Err(down());
         }
         let slot = tokio::select! {
             slot = self.slots.take() => slot,
@@ -76,15 +77,25 @@ impl Programs for App {
         let head = self.head(asked, script, input.as_ref(), keep);
         let mut old = keep;
         loop {
+            let outages = self.outages();
             let used = tokio::select! {
                 used = self.pool.take(old) => used.map_err(|e| not_connected(&e))?,
                 () = client.gone() => return Ok(Next::Done),
             };
+            // From here on the supervisor closes the connection if the last process crashes before it accepts it.
+            if self.is_down() {
+                return Err(down());
+            }
             let retry = used.is_old;
             let task = Task { app: self, asked, head: &head, keep };
             match task.converse(used, input.take().unwrap_or(Input::Nothing), client, lease).await {
                 Err((failure, progress)) if retry && !progress.began && failure.status == StatusCode::BAD_GATEWAY => {
                     old = false;
+                }
+                Err((failure, progress))
+                    if self.outages() != outages && !progress.began && failure.status == StatusCode::BAD_GATEWAY =>
+                {
+                    return Err(down());
                 }
                 other => return other.map_err(|(failure, _)| failure),
             }

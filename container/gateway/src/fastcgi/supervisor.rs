@@ -34,7 +34,6 @@ const STEADY: Duration = Duration::from_secs(30);
 /// The processes of one application.
 pub(super) struct Supervisor {
     shared: Arc<Shared>,
-    count: usize,
     socket: PathBuf,
     /// Of the socket; nobody else may enter it.
     _folder: TempDir,
@@ -50,6 +49,9 @@ struct Shared {
     budget: Arc<Budget>,
     /// How many wait to be started again.
     resting: AtomicUsize,
+    /// How often the last of them crashed.
+    outages: AtomicU64,
+    count: usize,
     /// Requests that were answered.
     served: AtomicU64,
 }
@@ -83,11 +85,13 @@ impl Supervisor {
             processes: Arc::default(),
             budget: budget.clone(),
             resting: AtomicUsize::new(0),
+            outages: AtomicU64::new(0),
+            count: options.processes(),
             served: AtomicU64::new(0),
         });
-        let this = Self { shared, count: options.processes(), socket, _folder: folder };
+        let this = Self { shared, socket, _folder: folder };
         let _context = runtime.enter();
-        for _ in 0..this.count {
+        for _ in 0..this.shared.count {
             match this.shared.spawn() {
                 Ok(started) => drop(runtime.spawn(keep(this.shared.clone(), started))),
                 Err(error) => {
@@ -111,7 +115,12 @@ impl Supervisor {
 
     /// Whether all of them have crashed and wait to be started again.
     pub(super) fn is_down(&self) -> bool {
-        self.shared.resting.load(Ordering::Relaxed) >= self.count
+        self.shared.is_down()
+    }
+
+    /// How often it has happened that none of them ran any more.
+    pub(super) fn outages(&self) -> u64 {
+        self.shared.outages.load(Ordering::SeqCst)
     }
 
     /// Ends all of them, and starts none again. Blocks until they are gone.
@@ -123,6 +132,22 @@ impl Supervisor {
 type Started = (Process, [JoinHandle<()>; 2]);
 
 impl Shared {
+    fn is_down(&self) -> bool {
+        self.resting.load(Ordering::SeqCst) >= self.count
+    }
+
+    /// Closes the connections that were made to a process which has crashed before it accepted them: there is none to answer
+    /// them, and the next one may be long in coming.
+    fn refuse_waiting(&self) {
+        // The mode is shared with the processes, of which none runs now.
+        if self.listener.set_nonblocking(true).is_ok() {
+            while self.listener.accept().is_ok() {}
+        }
+        if let Err(error) = self.listener.set_nonblocking(false) {
+            tracing::warn!(app = %self.app, "the socket of the command can't be made to block again: {error}");
+        }
+    }
+
     fn spawn(&self) -> std::io::Result<Started> {
         let [program, arguments @ ..] = &self.command[..] else { return Err(std::io::ErrorKind::NotFound.into()) };
         let start = Start {
@@ -184,8 +209,12 @@ async fn keep(shared: Arc<Shared>, mut started: Started) {
 }
 
 async fn rest(shared: &Shared, pause: &mut Duration) {
-    shared.resting.fetch_add(1, Ordering::Relaxed);
+    shared.resting.fetch_add(1, Ordering::SeqCst);
+    if shared.is_down() {
+        shared.outages.fetch_add(1, Ordering::SeqCst);
+        shared.refuse_waiting();
+    }
     tokio::time::sleep(*pause).await;
-    shared.resting.fetch_sub(1, Ordering::Relaxed);
+    shared.resting.fetch_sub(1, Ordering::SeqCst);
     *pause = (*pause * 2).min(LONGEST_PAUSE);
 }

@@ -6,17 +6,20 @@
 mod headers;
 mod layers;
 mod rate;
+mod shared_rate;
 
 use std::sync::Arc;
 
 use http::header::{LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode};
+use wharf_kernel::resource::OwnResources;
 use wharf_kernel::settings::{self, Network};
 use wharf_kernel::{Body, Connection, ResponseFuture};
 
 use self::headers::Headers;
 use self::layers::Layers;
 use self::rate::Rate;
+use self::shared_rate::SharedRate;
 use crate::check::Authority;
 use crate::error_page;
 
@@ -25,6 +28,7 @@ pub struct Protect {
     allow: Vec<Network>,
     deny: Vec<Network>,
     rate: Option<Rate>,
+    shared_rate: Option<SharedRate>,
     /// In lower case.
     hosts: Vec<String>,
     /// The port of `https://`.
@@ -38,14 +42,21 @@ impl Protect {
     ///
     /// # Errors
     /// The key that can't be used, and why.
-    pub fn new(settings: &settings::Protect) -> Result<Option<Self>, String> {
+    pub fn new(settings: &settings::Protect, stores: &dyn OwnResources) -> Result<Option<Self>, String> {
         if *settings == settings::Protect::default() {
             return Ok(None);
         }
+        let shared = |rate: &settings::Rate| {
+            let name = rate.shared.as_ref()?;
+            Some(stores.counters(name).and_then(|cache| SharedRate::start(rate, cache)))
+        };
+        let shared_rate = settings.rate.as_ref().and_then(shared).transpose();
+        let shared_rate = shared_rate.map_err(|what| format!("protect.rate.shared: {what}"))?;
         Ok(Some(Self {
             allow: settings.allow.clone(),
             deny: settings.deny.clone(),
             rate: settings.rate.as_ref().map(Rate::new).transpose()?,
+            shared_rate,
             hosts: settings.hosts.iter().map(|h| h.to_ascii_lowercase()).collect(),
             redirect: settings.https_redirect.then_some(settings.https_port.unwrap_or(443)),
             headers: Headers::new(settings),
@@ -67,7 +78,8 @@ impl Protect {
             if !allowed || self.deny.iter().any(|n| n.contains(address)) {
                 return Some(page(StatusCode::FORBIDDEN, ""));
             }
-            if let Some(seconds) = self.rate.as_ref().and_then(|rate| rate.check(address)) {
+            let shared = || self.shared_rate.as_ref().and_then(|rate| rate.check(rate::key(address)));
+            if let Some(seconds) = self.rate.as_ref().and_then(|rate| rate.check(address)).or_else(shared) {
                 let mut response = page(StatusCode::TOO_MANY_REQUESTS, "");
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
                 return Some(response);

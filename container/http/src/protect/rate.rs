@@ -40,7 +40,7 @@ impl Rate {
 }
 
 /// One customer's addresses count as one: of IPv6 everybody has a whole /64.
-fn key(address: IpAddr) -> IpAddr {
+pub(super) fn key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         address => address,
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn each_address_has_its_own_limit() {
-        let settings = settings::Rate { requests: 3, per: Duration::from_secs(3600), burst: None };
+        let settings = settings::Rate { requests: 3, per: Duration::from_secs(3600), burst: None, shared: None };
         let rate = Rate::new(&settings).unwrap();
         let check = |address: &str| rate.check(address.parse().unwrap());
         assert_eq!([(); 3].map(|()| check("192.0.2.1")), [None; 3]);

@@ -29,6 +29,8 @@ pub struct Options {
     pub proxy: Option<ProxyOptions>,
     /// `[login]` and `[[constraints]]`.
     pub security: SecurityOptions,
+    /// `[resources]`.
+    pub resources: crate::resource::Bindings,
     /// `[session]`.
     pub session: SessionOptions,
     /// What web.xml says in the Servlet specification.

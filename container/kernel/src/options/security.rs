@@ -20,10 +20,20 @@ pub struct SecurityOptions {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
-    /// `BASIC` (RFC 7617) or `BEARER` (RFC 6750).
+    /// `BASIC` (RFC 7617), `BEARER` (RFC 6750), `FORM` (Servlet 6.1, section 13.6.3) or `CLIENT-CERT` (13.6.4).
     pub method: LoginMethod,
     /// Name of the realm, a table `[realm.NAME]` of wharf.toml.
     pub realm: String,
+    /// `FORM`: the page with the form, a path in the application. Its form sends `j_username` and `j_password` to
+    /// `j_security_check` by POST.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login_page: Option<String>,
+    /// `FORM`: the page for those whose name or password was wrong. Default the login page, with `?error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_page: Option<String>,
+    /// `FORM`: a request for this path in the application ends the session; the answer leads to the application's root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logout: Option<String>,
 }
 
 /// How a client says who it is.
@@ -34,6 +44,11 @@ pub enum LoginMethod {
     Basic,
     /// A signed token with every request.
     Bearer,
+    /// A page of the application; the session keeps who has signed in.
+    Form,
+    /// The certificate of the client's connection.
+    #[serde(rename = "CLIENT-CERT")]
+    ClientCert,
 }
 
 /// `[[constraints]]`: a rule for some paths (Servlet 6.1, section 13.8).
@@ -95,6 +110,9 @@ impl SecurityOptions {
                 ));
             }
         }
+        if let Some(login) = &self.login {
+            login.check().map_err(|what| format!("[login] {what}"))?;
+        }
         if self.login.is_some() && self.constraints.is_empty() {
             return Err("[login] without [[constraints]] guards nothing: add a constraint, or remove it".into());
         }
@@ -105,6 +123,32 @@ impl SecurityOptions {
     pub fn all_roles(&self) -> impl Iterator<Item = &str> {
         let of_constraints = self.constraints.iter().filter_map(|c| c.roles.as_ref()).flatten();
         self.roles.iter().chain(of_constraints).map(String::as_str).filter(|role| !matches!(*role, "*" | "**"))
+    }
+}
+
+impl Login {
+    fn check(&self) -> Result<(), String> {
+        let is_form = self.method == LoginMethod::Form;
+        let pages = [("login_page", &self.login_page), ("error_page", &self.error_page), ("logout", &self.logout)];
+        for (key, path) in pages {
+            let Some(path) = path else { continue };
+            if !is_form {
+                return Err(format!("{key} is for method = \"FORM\""));
+            }
+            let plain = path.split('?').next().unwrap_or_default();
+            let canonical = wharf_mapping::canonicalise(plain).ok();
+            let is_path = canonical.is_some_and(|c| plain.starts_with('/') && c.encoded == plain && c.decoded == plain);
+            if !is_path || plain.ends_with("/j_security_check") || http::HeaderValue::from_str(path).is_err() {
+                return Err(format!(
+                    "{key} = \"{}\" is no path in the application: write \"/login.html\"",
+                    path.escape_debug()
+                ));
+            }
+        }
+        if is_form && self.login_page.is_none() {
+            return Err("method = \"FORM\" needs the page with the form: login_page = \"/login.html\"".into());
+        }
+        Ok(())
     }
 }
 

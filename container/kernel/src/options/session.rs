@@ -6,14 +6,38 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Where sessions are kept.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "String", into = "String")]
+#[schemars(with = "String")]
 pub enum SessionStore {
     /// In memory; written to the state folder when the container stops, and read when it starts again.
     #[default]
     Memory,
     /// In memory, and in a file each that is written before the response is sent: they survive a crash.
     File,
+    /// In the resource with this name, Redis or a database, for any number of containers: written before the response is sent,
+    /// read at each request.
+    Resource(String),
+}
+
+impl From<String> for SessionStore {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "memory" => Self::Memory,
+            "file" => Self::File,
+            _ => Self::Resource(text),
+        }
+    }
+}
+
+impl From<SessionStore> for String {
+    fn from(store: SessionStore) -> Self {
+        match store {
+            SessionStore::Memory => "memory".into(),
+            SessionStore::File => "file".into(),
+            SessionStore::Resource(name) => name,
+        }
+    }
 }
 
 /// The attribute `SameSite` of the cookie.
@@ -37,7 +61,7 @@ pub struct SessionSettings {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub timeout: Duration,
-    /// Where they are kept. Default `memory`.
+    /// Where they are kept: `memory`, `file`, or the name of a resource that is Redis or a database. Default `memory`.
     pub store: SessionStore,
     /// Name of the cookie, and of the path parameter. Default `WHARFSESSION`.
     pub cookie: String,
@@ -119,7 +143,7 @@ impl SessionSettings {
     pub fn with(&self, app: &SessionOptions) -> Self {
         Self {
             timeout: app.timeout.unwrap_or(self.timeout),
-            store: app.store.unwrap_or(self.store),
+            store: app.store.clone().unwrap_or_else(|| self.store.clone()),
             cookie: app.cookie.clone().unwrap_or_else(|| self.cookie.clone()),
             domain: app.domain.clone().or_else(|| self.domain.clone()),
             same_site: app.same_site.unwrap_or(self.same_site),

@@ -114,11 +114,15 @@ pub struct Rate {
     /// So many at once. Default: `requests`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
+    /// Name of a resource of kind `cache` in which several containers count together: at most `requests` (or `burst`) in each `per`,
+    /// on top of what each of them allows. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<String>,
 }
 
 impl Default for Rate {
     fn default() -> Self {
-        Self { requests: 100, per: Duration::from_secs(1), burst: None }
+        Self { requests: 100, per: Duration::from_secs(1), burst: None, shared: None }
     }
 }
 

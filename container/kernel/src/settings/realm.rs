@@ -10,16 +10,33 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Realm {
-    /// `file`: names and passwords. `jwt`: tokens that somebody else signs.
+    /// `file`: names and passwords. `sql`: the same in a database. `jwt`: tokens that somebody else signs. `certificate`: certificates
+    /// of clients. `combined`: other realms with passwords, asked in turn.
     pub kind: RealmKind,
-    /// `file`: the users file, made by `wharf passwd`.
+    /// `file`: the users file, made by `wharf passwd`. `certificate`: who may sign in, a line `NAME:role,role` each; without it,
+    /// whoever has a certificate that the connector trusts, with no roles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
-    /// `file`: how long a password that was right is not computed again. Zero: always. Default `"30s"`.
+    /// `sql`: name of the resource with the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// `sql`: gives the argon2id hash of a user's password, in the PHC string format; `?` is the name. As `"select hash from users
+    /// where name = ?"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_query: Option<String>,
+    /// `sql`: gives a user's roles, one a row; `?` is the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_query: Option<String>,
+    /// `file`, `sql`: how long a password that was right is not computed again. Zero: always. Default `"30s"`.
     #[serde(default = "cache", with = "humantime_serde")]
     #[schemars(with = "String")]
     pub cache: Duration,
-    /// `file`: what brings guessing to an end.
+    /// Realms with passwords: who has signed in by a login page (`FORM`) is signed in to every application of the host with the same
+    /// realm, for so long without a request. Default: each application has its own sign-in.
+    #[serde(default, with = "humantime_serde::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub single_sign_on: Option<Duration>,
+    /// `file`, `sql`: what brings guessing to an end.
     #[serde(default)]
     pub lockout: Lockout,
     /// `jwt`: the algorithms that are taken: `RS256`, `ES256`, `HS256` and the like.
@@ -47,6 +64,25 @@ pub struct Realm {
     /// `jwt`: the claim with the roles, a list or words in a text; dots lead into objects. Default `roles`.
     #[serde(default = "roles")]
     pub roles_claim: String,
+    /// `certificate`: what of the certificate is the user's name. Default `common-name`.
+    #[serde(default)]
+    pub certificate_name: CertificateName,
+    /// `combined`: names of realms with passwords, in the order in which they are asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub realms: Vec<String>,
+}
+
+/// What of a certificate is its user's name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CertificateName {
+    /// The one common name of the subject.
+    #[default]
+    CommonName,
+    /// The whole subject, as in `C=DE, CN=ann`.
+    Subject,
+    /// The one e-mail address among the alternative names of the subject.
+    Email,
 }
 
 /// The kinds of realms.
@@ -55,8 +91,14 @@ pub struct Realm {
 pub enum RealmKind {
     /// A users file.
     File,
+    /// A database.
+    Sql,
     /// JSON Web Tokens (RFC 7519).
     Jwt,
+    /// Certificates of clients (RFC 5280).
+    Certificate,
+    /// Other realms.
+    Combined,
 }
 
 /// `[realm.NAME.lockout]`: after so many wrong passwords within `time`, the answer is 429 for `time`.
@@ -73,11 +115,14 @@ pub struct Lockout {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub time: Duration,
+    /// Name of a resource of kind `cache` in which several containers count together. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<String>,
 }
 
 impl Default for Lockout {
     fn default() -> Self {
-        Self { failures: 5, address_failures: 50, user_failures: 100, time: Duration::from_secs(300) }
+        Self { failures: 5, address_failures: 50, user_failures: 100, time: Duration::from_secs(300), shared: None }
     }
 }
 
@@ -99,9 +144,33 @@ impl Realm {
     /// # Errors
     /// The key at fault and what is wrong.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let of_sql = [
+            ("resource", self.resource.is_some()),
+            ("user_query", self.user_query.is_some()),
+            ("role_query", self.role_query.is_some()),
+        ];
+        for (key, given) in of_sql {
+            match (self.kind, given) {
+                (RealmKind::Sql, false) => return Err((key, "is needed with kind = \"sql\"".into())),
+                (kind, true) if kind != RealmKind::Sql => return Err((key, "is for kind = \"sql\"".into())),
+                _ => {}
+            }
+        }
+        if self.realms.is_empty() == (self.kind == RealmKind::Combined) {
+            return Err((
+                "realms",
+                "is for kind = \"combined\", which needs it: realms = [\"staff\", \"guests\"]".into(),
+            ));
+        }
+        if self.single_sign_on.is_some() && matches!(self.kind, RealmKind::Jwt | RealmKind::Certificate) {
+            return Err(("single_sign_on", "is for realms with passwords".into()));
+        }
         match self.kind {
-            RealmKind::File => {
-                if self.file.is_none() {
+            RealmKind::File | RealmKind::Sql | RealmKind::Certificate | RealmKind::Combined => {
+                if matches!(self.kind, RealmKind::Sql | RealmKind::Combined) && self.file.is_some() {
+                    return Err(("file", "is for kind = \"file\"".into()));
+                }
+                if self.kind == RealmKind::File && self.file.is_none() {
                     return Err(("file", "kind = \"file\" needs the users file: file = \"users.txt\"".into()));
                 }
                 for (key, given) in [

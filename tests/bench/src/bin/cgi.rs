@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use clap::Parser;
-use wharf_bench::{Client, Result, Server, build, exit_code, median_and_p99, wait_for, wrk_number};
+use wharf_bench::{Client, Result, Server, build, exit_code, median_and_p99, rate_of, wait_for};
 
 #[derive(Parser)]
 struct Arguments {
@@ -134,20 +134,9 @@ struct Measured {
 }
 
 fn measure(counted: &Counted, address: &str, arguments: &Arguments, seconds: u32) -> Result<Measured> {
-    let before = counted.seconds()?;
-    let output = Command::new("wrk")
-        .args(["-t", "1", "-c", &arguments.connections.to_string(), "-d", &format!("{seconds}s")])
-        .arg(format!("http://{address}/app/hello.cgi"))
-        .output()
-        .map_err(|e| format!("wrk (Debian package wrk): {e}"))?;
-    let report = String::from_utf8_lossy(&output.stdout);
-    if report.contains("Non-2xx") || report.contains("Socket errors") {
-        return Err(format!("requests failed:\n{report}").into());
-    }
-    let per_second = wrk_number(&report, "Requests/sec:").ok_or("wrk gave no rate")?;
-    let requests = report.lines().find_map(|l| l.trim().split_once(" requests in")).ok_or("wrk gave no count")?;
-    let cpu = (counted.seconds()? - before) / requests.0.parse::<f64>()? * 1e3;
-    Ok(Measured { per_second, cpu })
+    let url = format!("http://{address}/app/hello.cgi");
+    let rate = rate_of(&url, || counted.seconds(), arguments.connections, seconds, false)?;
+    Ok(Measured { per_second: rate.per_second, cpu: rate.cpu / 100.0 })
 }
 
 fn run(arguments: &Arguments) -> Result<()> {

@@ -3,11 +3,10 @@
 //! `cargo run --release -p wharf-bench --bin hello`; needs wrk. Prints medians over the rounds and the ratios of each round.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsStr;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser;
-use wharf_bench::{Result, Server, build, exit_code, median_and_p99, wrk_number};
+use wharf_bench::{Rate, Result, Server, build, exit_code, median_and_p99, on, rate};
 
 #[derive(Parser)]
 struct Arguments {
@@ -28,39 +27,6 @@ struct Arguments {
     apart: bool,
 }
 
-/// A command, held to one processor where they are kept apart.
-fn on(processor: u32, apart: bool, program: impl AsRef<OsStr>) -> Command {
-    if !apart {
-        return Command::new(program);
-    }
-    let mut command = Command::new("taskset");
-    command.args(["-c", &processor.to_string()]).arg(program);
-    command
-}
-
-struct Measured {
-    per_second: f64,
-    /// Processor seconds of the server for 100,000 requests.
-    cpu: f64,
-}
-
-fn measure(server: &Server, arguments: &Arguments, seconds: u32) -> Result<Measured> {
-    let before = server.cpu_seconds()?;
-    let output = on(1, arguments.apart, "wrk")
-        .args(["-t", "1", "-c", &arguments.connections.to_string(), "-d", &format!("{seconds}s")])
-        .arg(format!("http://{}/hello/", server.address))
-        .output()
-        .map_err(|e| format!("wrk (Debian package wrk): {e}"))?;
-    let report = String::from_utf8_lossy(&output.stdout);
-    if report.contains("Non-2xx") || report.contains("Socket errors") {
-        return Err(format!("requests failed:\n{report}").into());
-    }
-    let per_second = wrk_number(&report, "Requests/sec:").ok_or("wrk gave no rate")?;
-    let requests = report.lines().find_map(|l| l.trim().split_once(" requests in")).ok_or("wrk gave no count")?;
-    let cpu = (server.cpu_seconds()? - before) / requests.0.parse::<f64>()? * 1e5;
-    Ok(Measured { per_second, cpu })
-}
-
 fn run(arguments: &Arguments) -> Result<()> {
     let release = build(&["wharf", "bench-hello", "wharf-bench"])?;
     let folder = tempfile::tempdir()?;
@@ -77,14 +43,15 @@ fn run(arguments: &Arguments) -> Result<()> {
         ("plain axum", Server::start(&mut on(0, arguments.apart, release.join("plain_axum")))?),
         ("bare hyper", Server::start(&mut on(0, arguments.apart, release.join("plain_hyper")))?),
     ];
+    let measure = |server: &Server, seconds| rate(server, "/hello/", arguments.connections, seconds, arguments.apart);
     for (_, server) in &servers {
-        measure(server, arguments, 1)?;
+        measure(server, 1)?;
     }
-    let mut rounds: Vec<Vec<Measured>> = Vec::new();
+    let mut rounds: Vec<Vec<Rate>> = Vec::new();
     for _ in 0..arguments.rounds {
-        rounds.push(servers.iter().map(|(_, s)| measure(s, arguments, arguments.seconds)).collect::<Result<_>>()?);
+        rounds.push(servers.iter().map(|(_, s)| measure(s, arguments.seconds)).collect::<Result<_>>()?);
     }
-    let median = |of: &dyn Fn(&[Measured]) -> f64| median_and_p99(rounds.iter().map(|r| of(r)).collect()).0;
+    let median = |of: &dyn Fn(&[Rate]) -> f64| median_and_p99(rounds.iter().map(|r| of(r)).collect()).0;
     println!("{} rounds of {} s, {} connections; medians", arguments.rounds, arguments.seconds, arguments.connections);
     for (i, (name, server)) in servers.iter().enumerate() {
         println!(

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitCode};
 use std::time::Duration;
 
 use clap::Parser;
-use wharf_bench::{Result, Server, build, exit_code, median_and_p99, wait_for, wrk_number};
+use wharf_bench::{Result, Server, build, exit_code, median_and_p99, rate_of, wait_for};
 
 #[derive(Parser)]
 struct Arguments {
@@ -51,18 +51,8 @@ fn cpu(pid: u32) -> Result<f64> {
 type Measured = (f64, f64);
 
 fn measure(pid: u32, url: &str, arguments: &Arguments, seconds: u32) -> Result<Measured> {
-    let before = cpu(pid)?;
-    let output = Command::new("wrk")
-        .args(["-t", "1", "-c", &arguments.connections.to_string(), "-d", &format!("{seconds}s"), url])
-        .output()
-        .map_err(|e| format!("wrk (Debian package wrk): {e}"))?;
-    let report = String::from_utf8_lossy(&output.stdout);
-    if report.contains("Non-2xx") || report.contains("Socket errors") {
-        return Err(format!("requests failed:\n{report}").into());
-    }
-    let per_second = wrk_number(&report, "Requests/sec:").ok_or("wrk gave no rate")?;
-    let requests = report.lines().find_map(|l| l.trim().split_once(" requests in")).ok_or("wrk gave no count")?;
-    Ok((per_second, (cpu(pid)? - before) / requests.0.parse::<f64>()? * 1e5))
+    let rate = rate_of(url, || cpu(pid), arguments.connections, seconds, false)?;
+    Ok((rate.per_second, rate.cpu))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {

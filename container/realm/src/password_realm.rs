@@ -11,9 +11,12 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use tokio::sync::oneshot;
 use wharf_kernel::Authenticated;
-use wharf_kernel::settings;
+use wharf_kernel::resource::OwnResources;
+use wharf_kernel::settings::{self, RealmKind};
 
 use crate::lockout::Lockout;
+use crate::shared_lockout::SharedLockout;
+use crate::table::Table;
 use crate::users::{MAX_PASSWORD, Users};
 use crate::watched::Watched;
 
@@ -42,12 +45,29 @@ pub(crate) enum Answer {
     Later(oneshot::Receiver<Outcome>),
 }
 
+/// Where the users are.
+enum Source {
+    File(Watched<Users>),
+    Table(Table),
+}
+
+impl Source {
+    /// The roles of the user with this name and password; `Some(None)` where they are nobody's, `None` where there is no telling.
+    fn verify(&self, user: &str, password: &[u8]) -> Option<Option<Vec<String>>> {
+        match self {
+            Self::File(users) => users.get().map(|users| users.verify(user, password).map(|user| user.roles.clone())),
+            Self::Table(table) => table.verify(user, password).inspect_err(|what| tracing::error!("{what}")).ok(),
+        }
+    }
+}
+
 /// A realm of names and passwords.
-pub(crate) struct FileRealm {
+pub(crate) struct PasswordRealm {
     name: String,
-    users: Watched<Users>,
+    users: Source,
     ttl: Duration,
     lockout: Lockout,
+    shared: Option<SharedLockout>,
     key: [u8; 32],
     cache: Mutex<Cache>,
     pool: SyncSender<Job>,
@@ -60,20 +80,38 @@ struct Cache {
     state: u64,
 }
 
-impl FileRealm {
+impl PasswordRealm {
     /// The realm of this name.
     ///
     /// # Errors
     /// When there are no random numbers.
-    pub(crate) fn new(name: &str, realm: &settings::Realm, pool: SyncSender<Job>) -> Result<Self, String> {
+    pub(crate) fn new(
+        name: &str,
+        realm: &settings::Realm,
+        pool: SyncSender<Job>,
+        stores: &dyn OwnResources,
+    ) -> Result<Self, String> {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|e| format!("no random numbers: {e}"))?;
-        let file = realm.file.clone().unwrap_or_default();
+        let users = match realm.kind {
+            RealmKind::Sql => {
+                let resource = realm.resource.as_deref().unwrap_or_default();
+                let database = stores.database(resource).map_err(|what| format!("realm.{name}.resource: {what}"))?;
+                Source::Table(Table::new(name, realm, database)?)
+            }
+            _ => Source::File(Watched::new(realm.file.clone().unwrap_or_default(), Users::read)),
+        };
+        let shared = |resource: &String| {
+            let cache = stores.counters(resource).map_err(|what| format!("realm.{name}.lockout.shared: {what}"))?;
+            Ok::<_, String>(SharedLockout::new(cache, name, realm.lockout.clone()))
+        };
+        let shared = realm.lockout.shared.as_ref().map(shared).transpose()?;
         Ok(Self {
             name: name.to_owned(),
-            users: Watched::new(file, Users::read),
+            users,
             ttl: realm.cache,
             lockout: Lockout::new(realm.lockout.clone()),
+            shared,
             key,
             cache: Mutex::default(),
             pool,
@@ -82,11 +120,18 @@ impl FileRealm {
 
     /// Reads the file again where it has changed; then nothing is remembered any more.
     pub(crate) fn look(&self) {
-        if self.users.look() {
+        if let Source::File(users) = &self.users
+            && users.look()
+        {
             let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
             cache.entries.clear();
             cache.state += 1;
         }
+    }
+
+    /// The user with this name and password, where it was right a moment ago.
+    pub(crate) fn known(&self, user: &str, password: &[u8]) -> Option<Authenticated> {
+        self.remembered(&self.keyed(&[user.as_bytes(), password]))
     }
 
     /// Asks for a user. Does not block.
@@ -131,17 +176,26 @@ impl FileRealm {
         if let Some(left) = self.lockout.locked(who, address, Instant::now()) {
             return Outcome::Locked(left);
         }
+        if let Some(left) = self.shared.as_ref().and_then(|shared| shared.locked(user, address)) {
+            return Outcome::Locked(left);
+        }
         // The state first: a file that changes from here on makes what is computed now not worth remembering.
         let state = self.cache.lock().unwrap_or_else(PoisonError::into_inner).state;
-        let Some(users) = self.users.get() else { return Outcome::Unavailable };
-        let Some(found) = users.verify(user, password) else {
+        let Some(found) = self.users.verify(user, password) else { return Outcome::Unavailable };
+        let Some(roles) = found else {
             if self.lockout.failed(who, address, Instant::now()) {
                 tracing::warn!(realm = self.name, user = %user.escape_debug(), address = ?address, "locked out: too many wrong passwords");
+            }
+            if let Some(shared) = &self.shared {
+                shared.failed(user, address);
             }
             return Outcome::Wrong;
         };
         self.lockout.succeeded(who, address);
-        let known = Authenticated::new(user, "Basic", found.roles.iter().map(String::as_str));
+        if let Some(shared) = &self.shared {
+            shared.succeeded(user, address);
+        }
+        let known = Authenticated::new(user, "Basic", roles.iter().map(String::as_str));
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.ttl.is_zero() && cache.state == state {
             if cache.entries.len() >= MAX_CACHED {
