@@ -136,7 +136,7 @@ fn removal_is_undeployment() {
     wait("404", || (wharf.get("/shop/").status == 404).then_some(()));
     wait("404", || (wharf.get("/").status == 404).then_some(()));
     wait("nothing mapped", || wharf.mapped().is_empty().then_some(()));
-    assert_eq!(wharf.list().len(), 0);
+    wait("nothing listed", || wharf.list().is_empty().then_some(()));
     // By the command, too; and it may come back.
     wharf.put("deploy/shop.so", chameleon("two"));
     wharf.wait_for("/shop/", "two");

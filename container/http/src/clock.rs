@@ -65,6 +65,8 @@ pub(crate) struct Slot {
     cut: AtomicBool,
     /// What was answered to bytes that are no request, and the id in that answer.
     pub(crate) refused: OnceLock<(StatusCode, Arc<str>)>,
+    /// HTTP/1: whether the client may still be sending what nobody reads.
+    unread: AtomicBool,
 }
 
 impl Slot {
@@ -108,6 +110,7 @@ impl Slot {
             leaving: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             refused: OnceLock::new(),
+            unread: AtomicBool::new(false),
         }
     }
 
@@ -203,6 +206,16 @@ impl Slot {
     /// The connection is over but for what the client still sends: that is read for so long.
     pub(crate) fn linger(&self, time: Duration) {
         self.send.store(self.after(millis(time)), Relaxed);
+    }
+
+    /// HTTP/1: the connection ends in the middle of a request's content.
+    pub(crate) fn leave_unread(&self) {
+        self.unread.store(!self.http2, Relaxed);
+    }
+
+    /// HTTP/1: whether it ends in the middle of a request's content.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.unread.load(Relaxed)
     }
 
     /// Since when, as a number to compare, it has been idle between two requests, or has said nothing at all. A new connection has

@@ -15,8 +15,11 @@ use crate::error_page;
 use crate::worker::Shared;
 
 /// How long, and how many bytes, a client that was refused may still send. Closing the socket while bytes come in would
-/// reset the connection, and the client would never see why it was refused.
+/// reset the connection, and the client would never see why it was refused (RFC 9112, section 9.6).
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 256 * 1024);
+
+/// The same for a client that has its answer before it has sent all of its request's content, as with a 413.
+const LINGER_UNREAD: (Duration, usize) = (Duration::from_secs(5), 64 * 1024 * 1024);
 
 /// Answers of up to so many bytes, header included, go out from one place.
 const SMALL: usize = 512;
@@ -30,12 +33,14 @@ pub(crate) struct Paced<S> {
     blocked: Option<(u64, u64)>,
     /// What is sent in place of hyper's answer, and how much of it is sent.
     page: Option<(Vec<u8>, usize)>,
+    /// How much was read after the end, and may be.
     lingered: usize,
+    linger: usize,
 }
 
 impl<S> Paced<S> {
     pub(crate) fn new(inner: S, slot: Arc<Slot>, shared: Arc<Shared>) -> Self {
-        Self { inner, slot, shared, blocked: None, page: None, lingered: 0 }
+        Self { inner, slot, shared, blocked: None, page: None, lingered: 0, linger: 0 }
     }
 
     fn block(&mut self) {
@@ -179,14 +184,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         let this = &mut *self;
         if this.lingered == 0 {
             ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
-            if this.slot.refused.get().is_none() {
-                return Poll::Ready(Ok(()));
-            }
+            let (time, bytes) = match (this.slot.is_unread(), this.slot.refused.get()) {
+                (true, _) => LINGER_UNREAD,
+                (false, Some(_)) => LINGER,
+                (false, None) => return Poll::Ready(Ok(())),
+            };
             this.lingered = 1;
-            this.slot.linger(LINGER.0);
+            this.linger = bytes;
+            this.slot.linger(time);
         }
         let mut bytes = [0; 4096];
-        while this.lingered < LINGER.1 {
+        while this.lingered < this.linger {
             let mut buf = ReadBuf::new(&mut bytes);
             match ready!(Pin::new(&mut this.inner).poll_read(cx, &mut buf)) {
                 Ok(()) if !buf.filled().is_empty() => this.lingered += buf.filled().len(),

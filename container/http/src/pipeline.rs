@@ -21,7 +21,7 @@ use wharf_kernel::{
 use crate::clock::{Slot, Stream};
 use crate::dispatch::{Dispatched, dispatch};
 use crate::link::{Link, Switched};
-use crate::request_body::{Progress, RequestBody, drain};
+use crate::request_body::{Progress, RequestBody, Rest};
 use crate::response::{self, Asked};
 use crate::response_body::{ResponseBody, Tail};
 use crate::worker::Shared;
@@ -73,7 +73,7 @@ impl Pipeline {
         let target = request.uri().clone();
         let nth = slot.request();
         let last = !slot.http2 && nth == this.limits.keep_alive_requests;
-        let state = this.dispatch(connection, &id, request, &asked, &mut tail);
+        let state = this.dispatch((connection, slot), &id, request, &asked, &mut tail);
         let patience = Patience::begin(&state, slot, this.limits.response_timeout);
         let secure = connection.secure;
         Answering { state, asked, id, target, patience, last, secure, tail: Some(tail) }
@@ -81,7 +81,7 @@ impl Pipeline {
 
     fn dispatch(
         &self,
-        connection: &Arc<Connection>,
+        (connection, slot): (&Arc<Connection>, &Arc<Slot>),
         id: &Arc<str>,
         request: Request<Incoming>,
         asked: &Asked,
@@ -100,7 +100,9 @@ impl Pipeline {
                 if reject.close {
                     response::close(&mut response);
                 }
-                self.discard(incoming);
+                if let Some(incoming) = incoming {
+                    Rest::new(&self.limits, slot).drain(incoming);
+                }
                 return State::Answered(response);
             }
         };
@@ -113,13 +115,13 @@ impl Pipeline {
             if incoming.size_hint().lower() > self.limits.body_bytes {
                 let mut response = error_page::render(StatusCode::PAYLOAD_TOO_LARGE, "", id, request.headers());
                 response::close(&mut response);
-                self.discard(Some(incoming));
+                Rest::new(&self.limits, slot).drain(incoming);
                 return State::Answered(response);
             }
             // 4. The body is capped, however it is framed.
             let progress = Arc::new(Progress::default());
             tail.received = Some(progress.clone());
-            *request.body_mut() = Body::new(RequestBody::new(incoming, &self.limits, progress));
+            *request.body_mut() = Body::new(RequestBody::new(incoming, &self.limits, progress, slot));
         }
 
         // 5. What is configured to be refused: addresses, rates, hosts, plain requests, other sites.
@@ -206,14 +208,6 @@ impl Pipeline {
             error_page::fill(response, "", id, error_page::prefers_json(asked.accept.as_ref()));
         }
         response::close(response);
-    }
-
-    /// Reads a body nobody wants, within bounds.
-    fn discard(&self, incoming: Option<Incoming>) {
-        if let Some(incoming) = incoming {
-            let work = drain(incoming, self.limits.drain_bytes);
-            tokio::spawn(tokio::time::timeout(self.limits.drain_time, work));
-        }
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 use wharf_kernel::BoxError;
 
 use crate::Limits;
+use crate::clock::Slot;
 
 /// What the pipeline learns of a body that the endpoint owns.
 #[derive(Debug, Default)]
@@ -38,13 +39,13 @@ pub(crate) struct RequestBody {
     waited: Duration,
     waiting: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
-    drain: (u64, Duration),
+    rest: Rest,
     progress: Arc<Progress>,
     done: bool,
 }
 
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming, limits: &Limits, progress: Arc<Progress>) -> Self {
+    pub(crate) fn new(incoming: Incoming, limits: &Limits, progress: Arc<Progress>, slot: &Arc<Slot>) -> Self {
         Self {
             incoming: Some(incoming),
             left: limits.body_bytes,
@@ -53,7 +54,7 @@ impl RequestBody {
             waited: Duration::ZERO,
             waiting: None,
             timer: None,
-            drain: (limits.drain_bytes, limits.drain_time),
+            rest: Rest::new(limits, slot),
             progress,
             done: false,
         }
@@ -143,20 +144,43 @@ impl Drop for RequestBody {
         if self.incoming.as_ref().is_none_or(HttpBody::is_end_stream) {
             return;
         }
-        if let (Some(incoming), Ok(runtime)) = (self.incoming.take(), tokio::runtime::Handle::try_current()) {
-            let (bytes, time) = self.drain;
-            runtime.spawn(tokio::time::timeout(time, drain(incoming, bytes)));
+        if let Some(incoming) = self.incoming.take() {
+            self.rest.drain(incoming);
         }
     }
 }
 
-/// Reads what the client still sends, up to `left` bytes, so that it sees the response instead of a reset, and so that the
-/// connection can be used again. What comes after that closes the connection.
-pub(crate) async fn drain(mut incoming: Incoming, mut left: u64) {
-    while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
-        match left.checked_sub(frame.data_ref().map_or(0, |data| data.len() as u64)) {
-            Some(rest) => left = rest,
-            None => return,
-        }
+/// What the client still sends of a body that nobody reads any more.
+#[derive(Clone)]
+pub(crate) struct Rest {
+    left: u64,
+    time: Duration,
+    slot: Arc<Slot>,
+}
+
+impl Rest {
+    pub(crate) fn new(limits: &Limits, slot: &Arc<Slot>) -> Self {
+        Self { left: limits.drain_bytes, time: limits.drain_time, slot: slot.clone() }
+    }
+
+    /// Reads it within the limits, so that the connection can be used again. If there is more, the connection is closed in
+    /// stages.
+    pub(crate) fn drain(&self, mut incoming: Incoming) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let Self { mut left, time, slot } = self.clone();
+        runtime.spawn(async move {
+            let whole = async {
+                while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
+                    match left.checked_sub(frame.data_ref().map_or(0, |data| data.len() as u64)) {
+                        Some(rest) => left = rest,
+                        None => return false,
+                    }
+                }
+                true
+            };
+            if tokio::time::timeout(time, whole).await != Ok(true) {
+                slot.leave_unread();
+            }
+        });
     }
 }
