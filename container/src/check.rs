@@ -56,7 +56,8 @@ pub(crate) fn check(global: &Global, args: &CheckArgs) -> Result<ExitCode, Failu
         tried = Some(wharf_module::trial::run(&program, copies.path(), &plan).map_err(Failure::refused)?);
     }
     let beside = side_car.map(|(path, _)| path.display().to_string());
-    let security = toml.security();
+    let declared = tried.as_ref().map(|tried| tried.constraints.as_slice()).unwrap_or_default();
+    let security = toml.security().with_declared(declared);
     // The module's own text: whatever it is, it is shown as JSON or not at all.
     let app: Value = tried.as_ref().and_then(|tried| serde_json::from_str(&tried.description).ok()).unwrap_or_default();
     let servlets = tried.map(|tried| tried.servlets);

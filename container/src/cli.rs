@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use wharf_kernel::settings::AdminRole;
 
 /// An application container: drop a compiled Rust module into a folder and it is served; drop a newer one and that is
 /// served, without a restart and without a failed request.
@@ -30,9 +31,10 @@ pub(crate) struct Global {
     /// Write JSON instead of text
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Admin socket of the container to speak to [default: the configured one, .wharf/admin.sock]
-    #[arg(long, global = true, value_name = "SOCKET")]
-    pub(crate) admin: Option<PathBuf>,
+    /// Admin socket of the container to speak to, or the URL of its admin port, with a token in the environment variable
+    /// WHARF_ADMIN_TOKEN [default: the configured socket, .wharf/admin.sock]
+    #[arg(long, global = true, value_name = "SOCKET|URL")]
+    pub(crate) admin: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -67,6 +69,8 @@ pub(crate) enum Command {
     Ready(ReadyArgs),
     /// Manage a users file: set a password, remove a user, list users
     Passwd(PasswdArgs),
+    /// Make a token for the admin API
+    Token(TokenArgs),
     /// Explain an error code
     Explain(ExplainArgs),
     /// Print the configuration in force and where each key comes from
@@ -181,6 +185,21 @@ pub(crate) struct PasswdArgs {
     /// List the users and their roles
     #[arg(long, conflicts_with = "user")]
     pub(crate) list: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    /// The name that the audit log shows
+    #[arg(long)]
+    pub(crate) name: String,
+    /// What it may do: 'viewer' looks, 'deployer' deploys too, 'admin' may stop the container
+    #[arg(long, value_parser = role)]
+    pub(crate) role: AdminRole,
+}
+
+fn role(name: &str) -> Result<AdminRole, String> {
+    let found = AdminRole::ALL.into_iter().find(|role| role.as_str() == name);
+    found.ok_or_else(|| "write viewer, deployer or admin".to_owned())
 }
 
 #[derive(Debug, Args)]

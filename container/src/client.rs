@@ -1,13 +1,16 @@
-//! Speaks HTTP to the admin socket of a running container.
+//! Speaks HTTP to the admin API of a running container, on its socket or its port.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
+use http::header::{AUTHORIZATION, HOST};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use wharf_manager::Problem;
 
 use crate::cli::Global;
@@ -16,9 +19,18 @@ use crate::settings_load;
 
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A client of one admin socket.
+/// The variable with the token for a port.
+const TOKEN: &str = "WHARF_ADMIN_TOKEN";
+
+/// A client of one container.
 pub(crate) struct Client {
-    socket: PathBuf,
+    to: To,
+}
+
+enum To {
+    Socket(PathBuf),
+    /// Host and port, and the token.
+    Port(String, String),
 }
 
 impl Client {
@@ -27,11 +39,14 @@ impl Client {
     /// # Errors
     /// When the configuration is wrong.
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
-        let socket = match &global.admin {
-            Some(socket) => socket.clone(),
-            None => settings_load::load(global)?.settings.admin_socket(),
+        let Some(admin) = &global.admin else {
+            return Ok(Self { to: To::Socket(settings_load::load(global)?.settings.admin_socket()) });
         };
-        Ok(Self { socket })
+        let Some(port) = admin.strip_prefix("http://") else { return Ok(Self { to: To::Socket(admin.into()) }) };
+        let port = port.trim_end_matches('/').to_owned();
+        let token =
+            std::env::var(TOKEN).map_err(|_| Failure::usage(format!("--admin {admin}: set {TOKEN} to a token")))?;
+        Ok(Self { to: To::Port(port, token) })
     }
 
     /// Sends a request and reads the answer.
@@ -53,7 +68,7 @@ impl Client {
 
     fn bytes(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
-        let (status, body) = runtime.block_on(exchange(&self.socket, method, path, body))?;
+        let (status, body) = runtime.block_on(exchange(&self.to, method, path, body))?;
         if !status.is_success() {
             return Err(match serde_json::from_slice::<Problem>(&body) {
                 Ok(Problem { refusal: Some(refusal), .. }) => Failure::refused(refusal),
@@ -75,23 +90,39 @@ pub(crate) fn upload_path(name: &str) -> String {
     format!("/v1/apps?name={}", utf8_percent_encode(name, SEGMENT))
 }
 
-async fn exchange(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), Failure> {
-    let stream = tokio::net::UnixStream::connect(socket).await.map_err(|e| {
+async fn exchange(to: &To, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), Failure> {
+    let nobody = |at: &dyn std::fmt::Display, e| {
         Failure::unreached(format!(
-            "no container answers on {}: {e}; start one with 'wharf run', or name its socket with --admin",
-            socket.display()
+            "no container answers on {at}: {e}; start one with 'wharf run', or name its socket with --admin"
         ))
-    })?;
+    };
+    match to {
+        To::Socket(socket) => {
+            let stream = UnixStream::connect(socket).await.map_err(|e| nobody(&socket.display(), e))?;
+            talk(stream, request(method, path, "localhost"), body).await
+        }
+        To::Port(port, token) => {
+            let stream = TcpStream::connect(port).await.map_err(|e| nobody(port, e))?;
+            let request = request(method, path, port).header(AUTHORIZATION, format!("Bearer {token}"));
+            talk(stream, request, body).await
+        }
+    }
+}
+
+fn request(method: Method, path: &str, host: &str) -> http::request::Builder {
+    Request::builder().method(method).uri(path).header(HOST, host)
+}
+
+async fn talk(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: http::request::Builder,
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), Failure> {
     let broken = |e: &dyn std::fmt::Display| Failure::unreached(format!("the container broke off: {e}"));
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
     let connection = tokio::spawn(connection);
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(http::header::HOST, "localhost")
-        .body(Full::new(body))
-        .map_err(Failure::failed)?;
+    let request = request.body(Full::new(body)).map_err(Failure::failed)?;
     let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
     let status = response.status();
     let body = response.into_body().collect().await.map_err(|e| broken(&e))?.to_bytes();
@@ -112,7 +143,7 @@ mod tests {
 
     #[test]
     fn nobody_there_is_exit_code_3() {
-        let client = Client { socket: "/nonexistent/admin.sock".into() };
+        let client = Client { to: To::Socket("/nonexistent/admin.sock".into()) };
         let failure = client.send::<serde_json::Value>(Method::GET, "/v1/apps", Bytes::new()).unwrap_err();
         assert_eq!(failure.code(), 3);
     }

@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use wharf_kernel::refusal::Code;
 use wharf_kernel::routes::{HostSpec, Routes};
 use wharf_kernel::settings::{self, AccessFormat, LogFormat, Settings};
 use wharf_kernel::{AccessSink, AppId, ServerCounters};
-use wharf_manager::{Info, Manager};
+use wharf_manager::{Door, Info, Listeners, Manager};
 use wharf_module::{ModuleConfig, ModuleLauncher};
 use wharf_observe::{AccessLog, AccessLogConfig, Format, Metrics, Sources, Target};
 
@@ -55,7 +56,8 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
 
     // 1. The admin socket, which is also the lock: a second container with the same state folder ends here.
     let socket = settings.admin_socket();
-    let admin = wharf_manager::bind(&socket).map_err(text)?;
+    let admin_socket = wharf_manager::bind(&socket).map_err(text)?;
+    let admin = Listeners { socket: admin_socket, tcp: settings.admin.listen.map(admin_port).transpose()? };
 
     // 2. What everything counts and writes to.
     let routes = Arc::new(Routes::default());
@@ -114,7 +116,10 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     let https_port = settings.protect.https_redirect.then(|| settings.protect.https_port.unwrap_or(443));
     let https_port = settings.protect.https_port.or(https_port);
     let (mut deploy_config, hosts) = deploy_config(&settings);
-    deploy_config.guards = Some(Arc::new(Realms::start(&settings.realm, https_port, &*resources, sessions.clone())?));
+    let realms = Realms::start(&settings.realm, https_port, &*resources, sessions.clone(), expand, runtime.handle())?;
+    let operators = settings.admin.realm.as_ref().map(|name| realms.admin_guard(name)).transpose()?;
+    let door = Door::new(settings.admin.token.clone(), operators, &settings.audit_log()).map_err(text)?;
+    deploy_config.guards = Some(Arc::new(realms));
     let deploy_dirs = deploy_config.roots.iter().map(|r| r.dir.display().to_string()).collect();
     let deployer = wharf_deployer::start(deploy_config, launchers, routes.clone(), hosts).map_err(text)?;
 
@@ -160,7 +165,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
         }),
     };
     let (end_admin, admin_ends) = oneshot::channel::<()>();
-    let admin = runtime.spawn(wharf_manager::serve(admin, manager, async move {
+    let admin = runtime.spawn(wharf_manager::serve(admin, manager, door, async move {
         let _ = admin_ends.await;
     }));
 
@@ -281,6 +286,15 @@ fn listen(listen: &settings::Listen) -> Listen {
         settings::Listen::Tls(addr) => Listen::Tls(*addr),
         settings::Listen::Unix(path) => Listen::Unix(path.clone()),
     }
+}
+
+/// The port of the admin API.
+fn admin_port(address: SocketAddr) -> Result<TcpListener, String> {
+    let wrong = |e| format!("admin.listen {address}: {e}");
+    let listener = TcpListener::bind(address).map_err(wrong)?;
+    let address = listener.local_addr().map_err(wrong)?;
+    tracing::info!(%address, "the admin API listens");
+    Ok(listener)
 }
 
 fn server_config(settings: &Settings) -> Result<ServerConfig, String> {

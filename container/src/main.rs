@@ -25,6 +25,7 @@ mod schema;
 mod settings_load;
 mod show_config;
 mod side_car;
+mod token;
 
 use std::process::ExitCode;
 
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         Command::Resources => resources::resources(&cli.global),
         Command::Explain(args) => explain::explain(&cli.global, args),
         Command::Passwd(args) => passwd::passwd(&cli.global, args),
+        Command::Token(args) => token::token(&cli.global, args),
         Command::Config => show_config::show(&cli.global),
         Command::Schema { of } => schema::schema(*of),
         Command::Completions { shell } => meta::completions(*shell),

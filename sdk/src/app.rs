@@ -23,8 +23,8 @@ use crate::servlet::AnyServlet;
 use crate::session_listener::SessionListener;
 use crate::sql::{Migration, Migrations};
 use crate::{
-    AsyncListener, BlockingServlet, Body, BoxError, ContextAttributeListener, ContextListener, Filter, FilterMapping,
-    IntoErrorPage, IntoFilterMapping, RequestAttributeListener, RequestListener, Servlet, StatusCode,
+    AsyncListener, BlockingServlet, Body, BoxError, Constraint, ContextAttributeListener, ContextListener, Filter,
+    FilterMapping, IntoErrorPage, IntoFilterMapping, RequestAttributeListener, RequestListener, Servlet, StatusCode,
 };
 
 /// An application made of servlets, filters and listeners.
@@ -87,6 +87,7 @@ pub(crate) struct Parts {
     pub(crate) error_types: Vec<ErrorType>,
     pub(crate) welcome_files: Vec<String>,
     pub(crate) display_name: Option<String>,
+    pub(crate) constraints: Vec<Constraint>,
 }
 
 pub(crate) struct ServletPart {
@@ -255,6 +256,12 @@ impl App {
     /// the default servlet takes goes to the servlet of `/docs/index.html`, if there is one (Servlet 6.1, section 10.10).
     pub fn welcome_files(mut self, files: impl IntoPatterns) -> Self {
         self.parts.welcome_files = files.into_patterns();
+        self
+    }
+
+    /// Adds a security constraint (Servlet 6.1, chapter 13). In tests and with `serve`, where there is no container, nobody holds it.
+    pub fn constraint(mut self, constraint: Constraint) -> Self {
+        self.parts.constraints.push(constraint);
         self
     }
 

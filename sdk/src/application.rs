@@ -38,6 +38,11 @@ pub trait Application: Send + Sync + 'static {
         ""
     }
 
+    /// Its security constraints as JSON, in the words of `[[constraints]]`; empty for none.
+    fn constraints(&self) -> &str {
+        ""
+    }
+
     /// Starts it: context listeners in order, then filters, then servlets. When it fails, what was started has been stopped
     /// again.
     fn start(&self, context: Arc<ServletContext>) -> BoxFuture<'_, Result<(), BoxError>>;

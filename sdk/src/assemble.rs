@@ -226,6 +226,7 @@ fn into_running(mut parts: Parts, map: ServletMap, steps: Vec<Step>, description
         error_pages: ErrorPages(parts.error_pages),
         welcome_files: parts.welcome_files,
         display_name: parts.display_name,
+        constraints: crate::constraint::to_json(&parts.constraints),
         plain,
         description,
         started: Default::default(),

@@ -13,9 +13,10 @@ use crate::application::{Application, Factory};
 use crate::context::ServletContextBuilder;
 use crate::local::{Local, Peer};
 use crate::local_sessions::COOKIE_NAME;
+use crate::sign::LocalUser;
 #[cfg(feature = "websocket")]
 use crate::websocket::TestSocket;
-use crate::{Body, BoxError, IntoApplication, MappingError, Principal, ServletContext};
+use crate::{Body, BoxError, IntoApplication, IntoPatterns, MappingError, Principal, ServletContext};
 
 /// Runs an application in a test: the same canonicalisation and mapping as in the container, no socket.
 ///
@@ -47,6 +48,7 @@ type Make = Box<dyn FnOnce(&ServletContext) -> Result<Arc<dyn Application>, Mapp
 pub struct TestClientBuilder {
     make: Make,
     context: ServletContextBuilder,
+    users: Vec<LocalUser>,
 }
 
 impl TestClient {
@@ -62,7 +64,7 @@ impl TestClient {
     }
 
     fn builder(make: Make) -> TestClientBuilder {
-        TestClientBuilder { make, context: ServletContext::builder().app("test") }
+        TestClientBuilder { make, context: ServletContext::builder().app("test"), users: Vec::new() }
     }
 
     /// A GET of a path within the context, with its query: `"/items?page=2"`.
@@ -137,6 +139,18 @@ impl TestClientBuilder {
         self
     }
 
+    /// Adds a user whom [`Request::login`](crate::Request::login) signs in, as a realm of the container would. It is signed in for
+    /// that request alone.
+    pub fn known_user(
+        mut self,
+        name: impl Into<String>,
+        password: impl Into<String>,
+        roles: impl IntoPatterns,
+    ) -> Self {
+        self.users.push((name.into(), password.into(), roles.into_patterns()));
+        self
+    }
+
     /// Gives it what a side-car file would say, as the container hands it over: JSON.
     ///
     /// # Panics
@@ -154,7 +168,9 @@ impl TestClientBuilder {
     pub async fn start(self) -> Result<TestClient, BoxError> {
         let context = self.context.build();
         let application = (self.make)(&context)?;
-        Ok(TestClient(Local::start(application, context).await?, Mutex::new(None)))
+        let mut local = Local::start(application, context).await?;
+        local.users = self.users.into();
+        Ok(TestClient(local, Mutex::new(None)))
     }
 }
 

@@ -141,9 +141,10 @@ unsafe extern "C" fn create<E: Entry>(host: Host, args: *const CreateArgs) -> RR
         });
         let servlets = servlets.collect();
         let description = app.description().into();
+        let constraints = app.constraints().into();
         let contexts = std::array::from_fn(|_| Arc::new(context.clone()));
         let ptr = Box::into_raw(Box::new(Running { runtime, app, context, contexts })).cast_const().cast();
-        Ok(Instance { ptr, servlets, description })
+        Ok(Instance { ptr, servlets, description, constraints })
     })
 }
 

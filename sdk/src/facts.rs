@@ -12,6 +12,7 @@ use crate::dispatch_state::DispatchState;
 use crate::local_sessions::LocalSlot;
 use crate::principal::{has_role, servlet_name};
 use crate::session::{self, Handle, Session};
+use crate::sign::LocalUser;
 use crate::{Error, Principal, ServletContext, Tls};
 
 /// The context behind a second reference count, which may be a thread's own: a count that all threads share is passed
@@ -46,6 +47,8 @@ pub(crate) struct LocalFacts {
     pub(crate) context: Arc<ServletContext>,
     /// Who the client is.
     pub(crate) user: Option<Principal>,
+    /// Who may sign in.
+    pub(crate) users: Arc<[LocalUser]>,
     /// Its session.
     pub(crate) session: Arc<LocalSlot>,
 }
@@ -58,6 +61,8 @@ pub(crate) struct RequestFacts {
     source: Source,
     /// Where a dispatch sent it, instead of what the source says.
     target: Option<Box<Chosen>>,
+    /// Who the application has signed in or out, instead of what the source says.
+    signed: Option<Box<Option<Principal>>>,
     id: Arc<str>,
     context: LocalContext,
     /// Where it stands on its way through forwards and the like; `None` as long as it went the straight way.
@@ -83,13 +88,13 @@ pub(crate) struct Chosen {
 impl RequestFacts {
     /// Those of a request from the container.
     pub(crate) fn crossed(request: FfiRequest, id: Arc<str>, context: LocalContext) -> Self {
-        Self { source: Source::Crossed(request), target: None, id, context, dispatch: None }
+        Self { source: Source::Crossed(request), target: None, signed: None, id, context, dispatch: None }
     }
 
     /// Those of a request that was made here.
     pub(crate) fn local(facts: LocalFacts) -> Self {
         let (id, context) = (Arc::clone(&facts.id), Arc::new(Arc::clone(&facts.context)));
-        Self { source: Source::Local(Box::new(facts)), target: None, id, context, dispatch: None }
+        Self { source: Source::Local(Box::new(facts)), target: None, signed: None, id, context, dispatch: None }
     }
 
     /// What the container lent, where it did.
@@ -134,6 +139,19 @@ impl RequestFacts {
         self.lent()?.session_in_links().map(Into::into)
     }
 
+    /// The application has signed somebody in, or out.
+    pub(crate) fn signed(&mut self, user: Option<Principal>) {
+        self.signed = Some(Box::new(user));
+    }
+
+    /// Who may sign in where there is no container.
+    pub(crate) fn local_users(&self) -> &[LocalUser] {
+        match &self.source {
+            Source::Crossed(_) => &[],
+            Source::Local(facts) => &facts.users,
+        }
+    }
+
     /// Sends it to another servlet.
     pub(crate) fn retarget(&mut self, mut target: Chosen) {
         if let (None, Some(before)) = (&target.request_uri, self.target.take()) {
@@ -151,6 +169,7 @@ impl RequestFacts {
         Self {
             source,
             target: self.target.clone(),
+            signed: self.signed.clone(),
             id: Arc::clone(&self.id),
             context: self.context.clone(),
             dispatch: self.dispatch.clone(),
@@ -228,6 +247,9 @@ impl RequestFacts {
 
     /// Name of the authenticated user, and how it was shown.
     pub(crate) fn user(&self) -> Option<(&str, &str)> {
+        if let Some(signed) = &self.signed {
+            return signed.as_ref().as_ref().map(|user| (user.name(), user.auth_type()));
+        }
         match &self.source {
             Source::Crossed(ffi) => ffi.user().map(|user| (user.name, servlet_name(user.auth_type))),
             Source::Local(facts) => facts.user.as_ref().map(|user| (user.name(), user.auth_type())),
@@ -235,6 +257,9 @@ impl RequestFacts {
     }
 
     pub(crate) fn user_principal(&self) -> Option<Principal> {
+        if let Some(signed) = &self.signed {
+            return Option::clone(signed);
+        }
         match &self.source {
             Source::Crossed(ffi) => ffi.user().map(Principal::of),
             Source::Local(facts) => facts.user.clone(),
@@ -242,6 +267,9 @@ impl RequestFacts {
     }
 
     pub(crate) fn is_user_in_role(&self, role: &str) -> bool {
+        if let Some(signed) = &self.signed {
+            return signed.as_ref().as_ref().is_some_and(|user| user.is_in_role(role));
+        }
         match &self.source {
             Source::Crossed(ffi) => ffi.user().is_some_and(|user| has_role(user.roles.lines(), role)),
             Source::Local(facts) => facts.user.as_ref().is_some_and(|user| user.is_in_role(role)),

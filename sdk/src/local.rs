@@ -11,6 +11,7 @@ use wharf_session_state::Sessions;
 use crate::application::Application;
 use crate::facts::{LocalFacts, RequestFacts, target_in_context};
 use crate::local_sessions::LocalSlot;
+use crate::sign::LocalUser;
 #[cfg(feature = "websocket")]
 use crate::upgrade::{Handler, Switch};
 use crate::{Body, BoxError, MappingError, Principal, Request, Response, ServletContext};
@@ -44,6 +45,8 @@ pub(crate) struct Local {
     map: Option<ServletMap>,
     requests: AtomicU64,
     sessions: Arc<Sessions>,
+    /// Who may sign in.
+    pub(crate) users: Arc<[LocalUser]>,
 }
 
 impl Local {
@@ -61,7 +64,14 @@ impl Local {
             Some(map)
         };
         application.start(Arc::clone(&context)).await?;
-        Ok(Self { application, context, map, requests: AtomicU64::new(0), sessions: Arc::default() })
+        Ok(Self {
+            application,
+            context,
+            map,
+            requests: AtomicU64::new(0),
+            sessions: Arc::default(),
+            users: Arc::default(),
+        })
     }
 
     pub(crate) async fn stop(&self) -> Result<(), BoxError> {
@@ -146,6 +156,7 @@ impl Local {
             context: Arc::clone(&self.context),
             request_uri: request_uri.clone(),
             user: parts.extensions.remove::<Principal>(),
+            users: Arc::clone(&self.users),
             session: Arc::clone(session),
         };
         parts.uri = target_in_context(&path.encoded, context_path, parts.uri.query())

@@ -100,6 +100,10 @@ impl Request {
         Some(Self::from_parts(parts, body, facts))
     }
 
+    pub(crate) fn facts_mut(&mut self) -> &mut RequestFacts {
+        &mut self.0.facts
+    }
+
     pub(crate) fn facts(&self) -> &RequestFacts {
         &self.0.facts
     }

@@ -68,6 +68,8 @@ pub(crate) struct Running {
     pub(crate) error_pages: ErrorPages,
     pub(crate) welcome_files: Vec<String>,
     pub(crate) display_name: Option<String>,
+    /// Its security constraints: JSON, empty for none.
+    pub(crate) constraints: String,
     /// Nothing stands before the servlets: a request goes straight to its own.
     pub(crate) plain: bool,
     /// What the application is made of, for `wharf check`: JSON.
@@ -273,6 +275,10 @@ impl Application for Running {
 
     fn description(&self) -> &str {
         &self.description
+    }
+
+    fn constraints(&self) -> &str {
+        &self.constraints
     }
 
     fn start(&self, context: Arc<ServletContext>) -> BoxFuture<'_, Result<(), BoxError>> {

@@ -21,6 +21,7 @@ const PACKAGES: &[&str] = &[
     "databases",
     "caches",
     "clients",
+    "signing",
     "dispatching",
     "redeploy-a",
     "redeploy-b",

@@ -10,6 +10,7 @@ mod fixtures;
 pub mod h2;
 mod http;
 mod load;
+mod provider;
 mod server;
 mod site;
 mod tool;
@@ -27,6 +28,7 @@ pub use fixtures::{
 pub use h2::H2;
 pub use http::{Answer, Client};
 pub use load::{Load, Tally};
+pub use provider::{CLIENT, Provider};
 pub use server::Wharf;
 pub use site::{Output, Site};
 pub use tool::{printed, tool};

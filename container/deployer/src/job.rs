@@ -6,6 +6,7 @@ use std::time::Duration;
 use wharf_kernel::endpoint::{Connection, Exchange, PathElements};
 use wharf_kernel::guard::{Guard, Guards};
 use wharf_kernel::launch::{Description, Kind, Launched, Launcher, Plan};
+use wharf_kernel::options::Options;
 use wharf_kernel::refusal::Code;
 use wharf_kernel::{Body, Hold, Refusal};
 use wharf_mapping::ServletMap;
@@ -47,8 +48,8 @@ impl Job {
         let guard = self.guard()?;
         verified(&launcher.verify(&self.plan)?);
         let launched = launcher.launch(&self.plan)?;
-        match self.prepare(&*launched) {
-            Ok(servlets) => {
+        match self.prepare(&*launched).and_then(|servlets| Ok((servlets, self.declared(&*launched)?.or(guard)))) {
+            Ok((servlets, guard)) => {
                 let copy = self.keep(&launched.description().sha256);
                 Ok(Ready { launched, servlets, guard, copy })
             }
@@ -68,9 +69,28 @@ impl Job {
         if self.plan.options.security.is_empty() {
             return Ok(None);
         }
-        let refused = |what: String| Refusal::new(Code::BadAppToml, what);
+        self.guard_for(&self.plan, Code::BadAppToml).map(Some)
+    }
+
+    /// The guard with the constraints that the application declares itself, where it does.
+    fn declared(&self, launched: &dyn Launched) -> Result<Option<Arc<dyn Guard>>, Refusal> {
+        let declared = launched.constraints();
+        if declared.is_empty() {
+            return Ok(None);
+        }
+        let options = &self.plan.options;
+        let security = options.security.with_declared(declared);
+        let wrong =
+            |what| Refusal::new(Code::BadMapping, format!("with the constraints of the application itself: {what}"));
+        security.check().map_err(wrong)?;
+        let plan = Plan { options: Arc::new(Options { security, ..(**options).clone() }), ..self.plan.clone() };
+        self.guard_for(&plan, Code::BadMapping).map(Some)
+    }
+
+    fn guard_for(&self, plan: &Plan, code: Code) -> Result<Arc<dyn Guard>, Refusal> {
+        let refused = |what: String| Refusal::new(code, what);
         let guards = self.guards.as_ref().ok_or_else(|| refused("this container knows no constraints".into()))?;
-        guards.guard(&self.plan).map(Some).map_err(refused)
+        guards.guard(plan).map_err(refused)
     }
 
     fn prepare(&self, launched: &dyn Launched) -> Result<Option<ServletMap>, Refusal> {

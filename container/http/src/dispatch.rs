@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::{ALLOW, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use wharf_kernel::counters::LocalCounts;
-use wharf_kernel::guard::{Asking, Denied, Passed, Verdict};
+use wharf_kernel::guard::{Asking, Denied, Passage, Passed, Verdict};
 use wharf_kernel::session::SessionSlot;
 use wharf_kernel::{
     Authenticated, Body, Connection, Exchange, Lookup, PathElements, Permit, ResponseFuture, Route, Routes,
@@ -76,7 +76,15 @@ pub(crate) fn dispatch(
             return Dispatched::Answer(refusal(denied, id, request.headers()));
         }
         let Some(elements) = elements(route, &path) else {
-            return Dispatched::Answer(page(StatusCode::NOT_FOUND, ""));
+            return match verdict {
+                None | Some(Verdict::Pass(_)) => Dispatched::Answer(page(StatusCode::NOT_FOUND, "")),
+                // The guard has paths of its own, such as where a login page sends its form.
+                Some(verdict) => {
+                    let counters = route.counters.local().clone();
+                    counters.begin();
+                    Dispatched::Endpoint(Box::pin(settle_nowhere(verdict, request, id.clone())), None, counters)
+                }
+            };
         };
         let Some(lease) = route.gate.try_lease() else { continue };
         let counters = route.counters.local().clone();
@@ -133,6 +141,9 @@ fn pass(route: &Arc<Route>, counters: &LocalCounts, mut exchange: Exchange, pass
     if let Some(saved) = passed.saved {
         saved.restore(&mut exchange.request);
     }
+    if let Some(guard) = &route.guard {
+        exchange.request.extensions_mut().insert(Passage(guard.clone()));
+    }
     let Some(user) = passed.user else { return admit(route, counters, exchange) };
     exchange.request.extensions_mut().insert(user.clone());
     match admit(route, counters, exchange) {
@@ -162,6 +173,19 @@ async fn settle(
         }
     };
     refusal(denied, &exchange.id, exchange.request.headers())
+}
+
+/// The same where no servlet takes the path.
+async fn settle_nowhere(mut verdict: Verdict, mut request: Request<Body>, id: Arc<str>) -> Response<Body> {
+    let denied = loop {
+        match verdict {
+            Verdict::Later(later) => verdict = later.await,
+            Verdict::Refuse(denied) => break denied,
+            Verdict::Take(answer) => break answer(std::mem::take(request.body_mut())).await,
+            Verdict::Pass(_) => break Denied::new(StatusCode::NOT_FOUND),
+        }
+    };
+    refusal(denied, &id, request.headers())
 }
 
 /// Leaves a word on the response about who asked, for the access log.

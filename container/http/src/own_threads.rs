@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use wharf_kernel::counters::LocalCounts;
 use wharf_kernel::launch::{Description, Launched, Launcher, Plan, Retirement, Servlet};
+use wharf_kernel::options::Constraint;
 use wharf_kernel::{AppId, Body, BoxError, Endpoint, Exchange, Gate, Refusal, Rejection, ResponseFuture};
 
 use crate::admission;
@@ -91,6 +92,10 @@ impl Launched for Generation {
 
     fn servlets(&self) -> &[Servlet] {
         self.inner.servlets()
+    }
+
+    fn constraints(&self) -> &[Constraint] {
+        self.inner.constraints()
     }
 
     fn gate(&self) -> &Gate {

@@ -114,11 +114,54 @@ impl Denied {
     }
 }
 
+/// What an application asks of its guard while it answers a request (Servlet 6.1, section 13.3).
+#[derive(Clone, PartialEq, Eq)]
+pub enum Sign {
+    /// Signs somebody in.
+    In {
+        /// The name.
+        user: String,
+        /// The password.
+        password: String,
+    },
+    /// Forgets who has signed in.
+    Out,
+    /// Finds out who the client is, or what to ask of it.
+    Ask,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub struct Signed {
+    /// Who the client is from now on, or the answer for it.
+    pub outcome: Result<Option<Authenticated>, Denied>,
+    /// The session that keeps it.
+    pub session: Option<Arc<Session>>,
+    /// Header fields for the response, whatever the application answers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl From<Result<Option<Authenticated>, Denied>> for Signed {
+    fn from(outcome: Result<Option<Authenticated>, Denied>) -> Self {
+        Self { outcome, session: None, headers: Vec::new() }
+    }
+}
+
+/// The future of [`Signed`].
+pub type Signing = Pin<Box<dyn Future<Output = Signed> + Send>>;
+
 /// Guards one application. What it can't decide it refuses.
 pub trait Guard: Send + Sync + 'static {
     /// Decides about one request. Called on a worker: it must not block.
     fn check(&self, asking: &Asking<'_>) -> Verdict;
+
+    /// Does what the application asks for during a request, with the session that the request has.
+    fn sign(&self, asking: &Asking<'_>, session: Option<Arc<Session>>, sign: Sign) -> Signing;
 }
+
+/// The guard that a request has passed, among its extensions.
+#[derive(Clone)]
+pub struct Passage(pub Arc<dyn Guard>);
 
 /// Makes guards.
 pub trait Guards: Send + Sync + 'static {

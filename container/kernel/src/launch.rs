@@ -8,7 +8,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::options::Options;
+use crate::options::{Constraint, Options};
 use crate::{AppId, Endpoint, Gate, Refusal};
 
 /// What an application is made of.
@@ -122,6 +122,11 @@ pub trait Launched: Send + Sync + 'static {
 
     /// Its servlets; empty where the endpoint takes the whole context.
     fn servlets(&self) -> &[Servlet];
+
+    /// The security constraints that it declares itself, beside those of its TOML file.
+    fn constraints(&self) -> &[Constraint] {
+        &[]
+    }
 
     /// Its gate.
     fn gate(&self) -> &Gate;

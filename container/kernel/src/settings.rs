@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fairness::Share;
 use crate::options::SessionSettings;
+mod admin;
 mod listen;
 mod log;
 mod protect;
@@ -18,6 +19,7 @@ mod server;
 mod source;
 mod tls;
 
+pub use admin::{Admin, AdminRole, AdminToken};
 pub use listen::Listen;
 pub use log::{AccessFormat, AccessLog, Log, LogFormat};
 pub use protect::{Cors, Network, Protect, Rate};
@@ -87,6 +89,11 @@ impl Settings {
         self.admin.socket.clone().unwrap_or_else(|| self.state_dir.join("admin.sock"))
     }
 
+    /// The audit log: `admin.audit_log`, else `audit.log` in the state folder.
+    pub fn audit_log(&self) -> PathBuf {
+        self.admin.audit_log.clone().unwrap_or_else(|| self.state_dir.join("audit.log"))
+    }
+
     /// Rules that concern more than one key.
     ///
     /// # Errors
@@ -105,6 +112,7 @@ impl Settings {
                 }
             }
         }
+        self.admin.check().map_err(|(key, what)| (format!("admin.{key}"), what))?;
         for (name, realm) in &self.realm {
             realm.check().map_err(|(key, what)| (format!("realm.{name}.{key}"), what))?;
         }
@@ -260,15 +268,6 @@ impl Default for Deploy {
             slow_poll: share.slow_poll,
         }
     }
-}
-
-/// `[admin]`: the admin API.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Admin {
-    /// Path of the Unix socket. Default: `admin.sock` in the state folder.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub socket: Option<PathBuf>,
 }
 
 /// `[[host]]`: a virtual host.

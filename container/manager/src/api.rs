@@ -6,10 +6,11 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use futures_util::TryStreamExt;
+use futures_util::{FutureExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 use wharf_kernel::admin::{AppStatus, OperationError, Operations};
@@ -18,6 +19,8 @@ use wharf_kernel::resource::ResourceState;
 use wharf_kernel::{AppId, ContextPath, Version};
 
 use crate::Problem;
+use crate::door::{Door, admit};
+use crate::peer::Peer;
 
 /// What the API acts on.
 #[derive(Clone)]
@@ -59,8 +62,8 @@ struct Upload {
 
 type Answer<T> = Result<T, Problem>;
 
-/// The API as an axum router.
-pub fn router(manager: Manager) -> Router {
+/// The API as an axum router, open to whoever reaches it.
+fn router(manager: Manager) -> Router {
     Router::new()
         .route("/v1/apps", get(list).post(deploy))
         .route("/v1/apps/{name}", delete(undeploy).get(one))
@@ -81,17 +84,35 @@ pub fn router(manager: Manager) -> Router {
         .with_state(manager)
 }
 
-/// Serves the API on the socket from [`crate::bind`] until `stop` completes; requests in flight are finished.
+/// Where the API is to be had.
+#[derive(Debug)]
+pub struct Listeners {
+    /// The socket from [`crate::bind`].
+    pub socket: std::os::unix::net::UnixListener,
+    /// The TCP port.
+    pub tcp: Option<std::net::TcpListener>,
+}
+
+/// Serves the API until `stop` completes; requests in flight are finished.
 ///
 /// # Errors
-/// When the socket can't be given to the runtime.
+/// When a listener can't be given to the runtime.
 pub async fn serve(
-    listener: std::os::unix::net::UnixListener,
+    listeners: Listeners,
     manager: Manager,
+    door: Door,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let listener = tokio::net::UnixListener::from_std(listener)?;
-    axum::serve(listener, router(manager)).with_graceful_shutdown(stop).await
+    let guarded = router(manager).layer(from_fn_with_state(Arc::new(door), admit));
+    let service = guarded.into_make_service_with_connect_info::<Peer>();
+    let stop = stop.shared();
+    let socket = tokio::net::UnixListener::from_std(listeners.socket)?;
+    let socket = axum::serve(socket, service.clone()).with_graceful_shutdown(stop.clone()).into_future();
+    let Some(tcp) = listeners.tcp else { return socket.await };
+    tcp.set_nonblocking(true)?;
+    let tcp = tokio::net::TcpListener::from_std(tcp)?;
+    let tcp = axum::serve(tcp, service).with_graceful_shutdown(stop).into_future();
+    tokio::try_join!(socket, tcp).map(drop)
 }
 
 /// Runs an operation, which may block, off the runtime's threads.

@@ -83,7 +83,7 @@ impl Endpoint for ModuleEndpoint {
 pub(crate) struct Outside {
     pub(crate) parts: http::request::Parts,
     pub(crate) path: PathElements,
-    authority: Arc<str>,
+    pub(crate) authority: Arc<str>,
     pub(crate) connection: Arc<wharf_kernel::Connection>,
     id: Arc<str>,
     headers: Vec<Header>,
@@ -93,6 +93,8 @@ pub(crate) struct Outside {
     pub(crate) handles: Arc<Alone<Handles>>,
     pub(crate) session: SessionSlot,
     pub(crate) sessions: Option<Arc<Alone<Sessions>>>,
+    /// What sign-ins add to the response.
+    pub(crate) sign_headers: Mutex<Vec<(HeaderName, HeaderValue)>>,
 }
 
 // SAFETY: all of it is but the views in `head`, `tls`, `user` and `headers`, which point into what this owns and never changes.
@@ -133,6 +135,7 @@ fn cross(
         handles,
         session,
         sessions,
+        sign_headers: Mutex::default(),
     };
     let mut owner = Arc::new(outside);
     let mut head: *const RequestHead = std::ptr::null();

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use wharf_kernel::launch::{Description, Launched, Retirement, Servlet};
+use wharf_kernel::options::Constraint;
 use wharf_kernel::per_thread::PerThread;
 use wharf_kernel::session::{SessionEvents, SessionManager};
 use wharf_kernel::workers::Workers;
 use wharf_kernel::{Endpoint, Gate, Hold};
 
 use crate::endpoint::{Handles, ModuleEndpoint};
-use crate::loaded::Loaded;
+use crate::loaded::{Loaded, Made};
 use crate::session::{Expiry, Sessions};
 
 /// Tells whoever waits that the gate is idle.
@@ -43,7 +44,7 @@ impl Idle {
 /// A generation that runs.
 pub(crate) struct Generation {
     description: Description,
-    servlets: Vec<Servlet>,
+    made: Made,
     gate: Gate,
     idle: Arc<Idle>,
     handles: PerThread<Handles>,
@@ -58,7 +59,7 @@ impl Generation {
     /// Takes over a module that has been started. `None` when it has not.
     pub(crate) fn new(
         loaded: Loaded,
-        servlets: Vec<Servlet>,
+        made: Made,
         description: Description,
         workers: Arc<dyn Workers>,
         stop_timeout: Duration,
@@ -77,7 +78,7 @@ impl Generation {
         let endpoint = Arc::new(ModuleEndpoint { module, instance, handles: handles.clone(), sessions, resources });
         let expiry = Arc::new(Expiry { endpoint: endpoint.clone(), gate: gate.clone() });
         let loaded = Mutex::new(loaded);
-        Some(Self { description, servlets, gate, idle, handles, endpoint, expiry, loaded, workers, stop_timeout })
+        Some(Self { description, made, gate, idle, handles, endpoint, expiry, loaded, workers, stop_timeout })
     }
 
     /// Who hears of this application's sessions that expire.
@@ -136,7 +137,11 @@ impl Launched for Generation {
     }
 
     fn servlets(&self) -> &[Servlet] {
-        &self.servlets
+        &self.made.servlets
+    }
+
+    fn constraints(&self) -> &[Constraint] {
+        &self.made.constraints
     }
 
     fn gate(&self) -> &Gate {

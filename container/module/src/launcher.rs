@@ -200,7 +200,7 @@ impl Launcher for ModuleLauncher {
                 let workers = self.workers.clone();
                 let (stop, version) = (plan.stop_timeout, plan.id.version.as_str().into());
                 let manager = sessions.clone();
-                match Generation::new(*loaded, made.servlets, description, workers, stop, manager, version) {
+                match Generation::new(*loaded, made, description, workers, stop, manager, version) {
                     Some(generation) => {
                         if let Some(sessions) = sessions {
                             sessions.attach(generation.session_events());

@@ -25,6 +25,7 @@ mod loaded;
 mod probe;
 mod resource;
 mod session;
+mod sign;
 mod signals;
 mod symbolise;
 pub mod trial;

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use abi_stable::abi_stability::abi_checking::{CheckingGlobals, check_layout_compatibility_with_globals};
 use abi_stable::library::{AbiHeaderRef, LibHeader};
 use abi_stable::std_types::RResult;
+use serde::{Deserialize, Serialize};
 use wharf_abi::{CreateArgs, Failure, FailureKind, ModuleRef, Parameter, RawStr};
 use wharf_kernel::launch::{Plan, Retirement, Servlet};
+use wharf_kernel::options::Constraint;
 use wharf_kernel::refusal::{Code, Refusal};
 use wharf_kernel::resource::BoundResources;
 use wharf_kernel::workers::Workers;
@@ -38,10 +40,14 @@ unsafe impl Send for InstancePtr {}
 unsafe impl Sync for InstancePtr {}
 
 /// What a module made of itself.
-pub(crate) struct Made {
-    pub(crate) servlets: Vec<Servlet>,
-    /// What the application is made of, as JSON; empty where it does not say.
-    pub(crate) description: String,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Made {
+    /// Its servlets.
+    pub servlets: Vec<Servlet>,
+    /// What the application is made of, its TOML file merged in: JSON; empty where it does not say.
+    pub description: String,
+    /// The security constraints that it declares.
+    pub constraints: Vec<Constraint>,
 }
 
 /// A load or a start that failed, with what of the module is mapped and has to be unloaded.
@@ -85,6 +91,15 @@ pub(crate) fn on_short_lived_thread<T: Send + 'static>(
         Err(mpsc::RecvTimeoutError::Timeout) => Err(Some(handle)),
         _ => handle.join().map_err(|_| None),
     }
+}
+
+/// The constraints that an application declares. What can't be read is refused: it would guard nothing.
+fn constraints(json: &str) -> Result<Vec<Constraint>, Refusal> {
+    if json.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wrong = |e| Refusal::new(Code::BadMapping, format!("its security constraints can't be read: {e}"));
+    serde_json::from_str(json).map_err(wrong)
 }
 
 impl Loaded {
@@ -220,8 +235,10 @@ impl Loaded {
             })
             .collect();
         let description = instance.description.to_string();
+        let constraints = constraints(&instance.constraints)?;
+        let made = Made { servlets, description, constraints };
         if trial {
-            crate::trial::made(&servlets, &description);
+            crate::trial::made(&made);
         }
         // SAFETY: an instance of this module.
         match unsafe { module.start()(instance.ptr) } {
@@ -234,7 +251,7 @@ impl Loaded {
                 if let Some(library) = &self.library {
                     library.rest();
                 }
-                Ok(Made { servlets, description })
+                Ok(made)
             }
             RResult::RErr(failure) => Err(refused(failure)),
         }

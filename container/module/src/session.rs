@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -42,8 +42,21 @@ impl Outside {
         (ids.into_iter().map(str::to_owned).collect(), tracking)
     }
 
-    /// Tells the client of a new session, and begins to save the one that was open. `None` when none was.
+    /// Its session; with `true`, begins one where there is none.
+    pub(crate) async fn open(&self, sessions: &Sessions, create: bool) -> Result<Option<Arc<Session>>, Refused> {
+        if let Some(session) = self.session.get() {
+            return Ok(Some(session));
+        }
+        let (ids, tracking) = self.requested();
+        let session = sessions.manager.open(ids, create, &sessions.version).await?;
+        Ok(session.map(|session| self.session.put(session, tracking)))
+    }
+
+    /// Tells the client of a new session and of a sign-in, and begins to save the session that was open. `None` when none was.
     pub(crate) fn commit(&self, headers: &mut HeaderMap) -> Option<SessionFuture<()>> {
+        for (name, value) in self.sign_headers.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            headers.append(name, value);
+        }
         let manager = &self.sessions.as_ref()?.manager;
         if !self.session.is_used() {
             return None;
@@ -64,7 +77,7 @@ fn to_value(value: Value) -> SessionValue {
 
 /// For requests that may have a session.
 pub(crate) static REQUEST: RequestSessionsVTable =
-    RequestSessionsVTable { open, requested: requested_session, in_links };
+    RequestSessionsVTable { open, requested: requested_session, in_links, sign: crate::sign::sign };
 
 unsafe extern "C" fn open(owner: *const (), create: bool) -> FfiOpening {
     // SAFETY: a reference that `release` has not dropped yet; one more is taken for the future.
@@ -74,20 +87,13 @@ unsafe extern "C" fn open(owner: *const (), create: bool) -> FfiOpening {
     };
     let work = async move {
         let Some(sessions) = outside.sessions.clone() else { return Opened::Missing };
-        if let Some(session) = outside.session.get() {
-            return Opened::Session(handle(session, &sessions.manager, &outside.handles));
-        }
-        let (ids, tracking) = outside.requested();
-        match sessions.manager.open(ids, create, &sessions.version).await {
+        match outside.open(&sessions, create).await {
             Ok(None) => Opened::Missing,
-            Ok(Some(session)) => {
-                let session = outside.session.put(session, tracking);
-                Opened::Session(handle(session, &sessions.manager, &outside.handles))
-            }
+            Ok(Some(session)) => Opened::Session(handle(session, &sessions.manager, &outside.handles)),
             Err(error) => Opened::Refused(refused(&error)),
         }
     };
-    FfiOpening::new(Opening { work: Box::pin(work), waker: Arc::default() })
+    FfiOpening::new(Foreign::new(work))
 }
 
 unsafe extern "C" fn requested_session(owner: *const ()) -> RequestedSession {
@@ -110,23 +116,29 @@ unsafe extern "C" fn in_links(owner: *const ()) -> ROption<RString> {
     outside.session.in_links(&sessions.manager.settings()).map(RString::from).into()
 }
 
-/// A session being opened. The module's waker goes with it, whatever the store has kept of it.
-struct Opening {
-    work: Pin<Box<dyn Future<Output = Opened> + Send>>,
+/// Work that a module waits for. The module's waker goes with it, whatever a store has kept of it.
+pub(crate) struct Foreign<T> {
+    work: Pin<Box<dyn Future<Output = T> + Send>>,
     waker: Arc<Revocable>,
 }
 
-impl Future for Opening {
-    type Output = Opened;
+impl<T> Foreign<T> {
+    pub(crate) fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
+        Self { work: Box::pin(work), waker: Arc::default() }
+    }
+}
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Opened> {
+impl<T> Future for Foreign<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         self.waker.set(Some(cx.waker()));
         let waker = Waker::from(self.waker.clone());
         self.work.as_mut().poll(&mut Context::from_waker(&waker))
     }
 }
 
-impl Drop for Opening {
+impl<T> Drop for Foreign<T> {
     fn drop(&mut self) {
         self.waker.set(None);
     }

@@ -15,13 +15,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use wharf_kernel::launch::{Kind, Plan, Servlet};
+use wharf_kernel::launch::{Kind, Plan};
 use wharf_kernel::options::{Options, WebOptions};
 use wharf_kernel::refusal::{Code, Refusal};
 use wharf_kernel::workers::NoWorkers;
 use wharf_kernel::{AppId, ContextPath, Version};
 
 use crate::launcher::{copy_path, load_and_start, write_copy};
+pub use crate::loaded::Made;
 use crate::probe;
 
 /// The argument by which the container's program is told to be the child.
@@ -53,23 +54,14 @@ enum Line {
     /// It is refused.
     Refused(Refusal),
     /// It passed.
-    Passed(Tried),
-}
-
-/// What a module showed in its trial.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Tried {
-    /// Its servlets.
-    pub servlets: Vec<Servlet>,
-    /// What the application is made of, its TOML file merged in: JSON; empty where it does not say.
-    pub description: String,
+    Passed(Made),
 }
 
 /// Tries `plan` in a child process. Returns what the application is made of.
 ///
 /// # Errors
 /// The refusal that the child found, or what became of the child.
-pub fn run(program: &Path, copies: &Path, plan: &Plan) -> Result<Tried, Refusal> {
+pub fn run(program: &Path, copies: &Path, plan: &Plan) -> Result<Made, Refusal> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let report = copies.join(format!("trial.{}.{number}", std::process::id()));
@@ -93,7 +85,7 @@ pub fn run(program: &Path, copies: &Path, plan: &Plan) -> Result<Tried, Refusal>
     result
 }
 
-fn attempt(program: &Path, order: &Order, timeout: Duration) -> Result<Tried, Refusal> {
+fn attempt(program: &Path, order: &Order, timeout: Duration) -> Result<Made, Refusal> {
     let impossible =
         |e: &dyn std::fmt::Display| Refusal::new(Code::TrialImpossible, format!("{}: {e}", program.display()));
     let mut child = Command::new(program)
@@ -248,11 +240,11 @@ pub fn trial_main() -> ExitCode {
 
 /// Where the child reports, and what the application has made of itself so far.
 static REPORT: OnceLock<PathBuf> = OnceLock::new();
-static MADE: OnceLock<Tried> = OnceLock::new();
+static MADE: OnceLock<Made> = OnceLock::new();
 
 /// The application is made, and about to be started.
-pub(crate) fn made(servlets: &[Servlet], description: &str) {
-    let _ = MADE.set(Tried { servlets: servlets.to_vec(), description: description.to_owned() });
+pub(crate) fn made(made: &Made) {
+    let _ = MADE.set(made.clone());
 }
 
 /// What an application hears that asks for a resource all the same.
@@ -271,7 +263,7 @@ pub(crate) fn asked_for_a_resource() {
     }
 }
 
-fn child(order: &Order, say: &mut dyn FnMut(Line)) -> Result<Tried, Refusal> {
+fn child(order: &Order, say: &mut dyn FnMut(Line)) -> Result<Made, Refusal> {
     let plan = plan_of(order);
     let mut probed = probe::read(&plan.source)?;
     let (file, _) = write_copy(&order.copies, &plan, &mut probed.bytes)?;
@@ -296,5 +288,5 @@ fn child(order: &Order, say: &mut dyn FnMut(Line)) -> Result<Tried, Refusal> {
     for what in retirement.held_by {
         say(Line::Doing(format!("unload; held by {what}")));
     }
-    Ok(Tried { servlets: made.servlets, description: made.description })
+    Ok(made)
 }

@@ -1,17 +1,22 @@
 //! The guard of an application whose clients say who they are with each request: constraints first, then who the client is,
 //! then whether it may (Servlet 6.1, section 13.8.3).
 
+use std::collections::BTreeSet;
+use std::future::ready;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 use http::header::AUTHORIZATION;
-use wharf_kernel::guard::{Asking, Denied, Guard, Verdict};
+use wharf_kernel::Authenticated;
+use wharf_kernel::guard::{Asking, Denied, Guard, Sign, Signing, Verdict};
+use wharf_kernel::session::Session;
 
 use crate::certificate_realm::CertificateRealm;
 use crate::constraints::Access;
-use crate::denied::{challenge, detail, not_known, unavailable};
+use crate::denied::{challenge, detail, no_passwords, not_known, unavailable, wrong_password};
 use crate::jwt_realm::{JwtRealm, Token};
 use crate::password_realm::Outcome;
 use crate::passwords::Passwords;
@@ -38,9 +43,53 @@ impl Guard for AccessGuard {
             Ruling::Users(access) => self.authenticate(asking, access),
         }
     }
+
+    fn sign(&self, asking: &Asking<'_>, _: Option<Arc<Session>>, sign: Sign) -> Signing {
+        match sign {
+            Sign::In { user, password } => {
+                let passwords = match &self.login {
+                    Some(Login::Basic(_, passwords)) => Some(passwords.clone()),
+                    _ => None,
+                };
+                let address = asking.connection.remote.map(|remote| remote.ip());
+                Box::pin(async move { Self::sign_in(passwords, user, password, address).await.into() })
+            }
+            Sign::Out => Box::pin(ready(Ok(None).into())),
+            Sign::Ask => {
+                let every_user = Access::Users { roles: BTreeSet::new(), any: true };
+                let verdict = self.authenticate(asking, &every_user);
+                Box::pin(async move {
+                    let verdict = match verdict {
+                        Verdict::Later(later) => later.await,
+                        verdict => verdict,
+                    };
+                    match verdict {
+                        Verdict::Pass(passed) => Ok(passed.user).into(),
+                        Verdict::Refuse(denied) => Err(denied).into(),
+                        // What a client shows with its request is known now, and needs no content.
+                        Verdict::Later(_) | Verdict::Take(_) => Err(Denied::new(StatusCode::FORBIDDEN)).into(),
+                    }
+                })
+            }
+        }
+    }
 }
 
 impl AccessGuard {
+    /// Signs somebody in for one request: what clients show with each one is not replaced by it.
+    async fn sign_in(
+        passwords: Option<Passwords>,
+        user: String,
+        password: String,
+        address: Option<IpAddr>,
+    ) -> Result<Option<Authenticated>, Denied> {
+        let passwords = passwords.ok_or_else(no_passwords)?;
+        match passwords.verify(user, password.into_bytes(), address).await {
+            Outcome::User(user) => Ok(Some(user)),
+            other => Err(not_known(&other, wrong_password)),
+        }
+    }
+
     fn authenticate(&self, asking: &Asking<'_>, access: &Access) -> Verdict {
         let mut fields = asking.headers.get_all(AUTHORIZATION).iter();
         let field = fields.next();

@@ -23,8 +23,14 @@ fn constraint(
 }
 
 fn options(constraints: Vec<Constraint>) -> SecurityOptions {
-    let login =
-        Some(Login { method: LoginMethod::Basic, realm: "r".into(), login_page: None, error_page: None, logout: None });
+    let login = Some(Login {
+        method: LoginMethod::Basic,
+        realm: "r".into(),
+        login_page: None,
+        error_page: None,
+        callback: None,
+        logout: None,
+    });
     SecurityOptions { login, constraints, ..SecurityOptions::default() }
 }
 

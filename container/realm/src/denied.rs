@@ -51,6 +51,16 @@ pub(crate) fn not_known(outcome: &Outcome, wrong: impl FnOnce() -> Denied) -> De
     }
 }
 
+/// A sign-in by an application, with a password that is wrong or nobody's.
+pub(crate) fn wrong_password() -> Denied {
+    detail(StatusCode::UNAUTHORIZED, "The name or the password is wrong.")
+}
+
+/// A sign-in by an application whose users have no passwords.
+pub(crate) fn no_passwords() -> Denied {
+    detail(StatusCode::INTERNAL_SERVER_ERROR, "The application has no [login] with a realm of passwords.")
+}
+
 /// The inside of a quoted string (RFC 9110, section 5.6.4).
 fn quoted(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"")

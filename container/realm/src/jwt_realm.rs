@@ -4,15 +4,14 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::Value;
 use wharf_kernel::{Authenticated, settings};
 
+use crate::claims::{ClaimNames, MAX_TOKEN, choose, key_set};
 use crate::watched::Watched;
 
-/// The longest token that is looked at, in bytes.
-const MAX_TOKEN: usize = 16 * 1024;
 /// The shortest secret, in bytes: that of the hash (RFC 7518, section 3.2).
 const MIN_SECRET: usize = 32;
 
@@ -31,8 +30,7 @@ pub(crate) enum Token {
 pub(crate) struct JwtRealm {
     keys: Watched<Keys>,
     rules: HashMap<Algorithm, Validation>,
-    user_claim: String,
-    roles_claim: String,
+    names: ClaimNames,
 }
 
 enum Keys {
@@ -58,7 +56,7 @@ impl JwtRealm {
             (None, Some(path)) => Watched::new(path.clone(), |path| set(path).map(Keys::Set)),
             (None, None) => return Err("neither a key nor a key set".into()),
         };
-        Ok(Self { keys, rules, user_claim: realm.user_claim.clone(), roles_claim: realm.roles_claim.clone() })
+        Ok(Self { keys, rules, names: ClaimNames::of(realm) })
     }
 
     /// Reads the keys again where their file has changed.
@@ -103,16 +101,10 @@ impl JwtRealm {
                 });
             }
         };
-        let user = claim(&claims, &self.user_claim).and_then(Value::as_str);
-        let Some(user) = user.filter(|u| !u.is_empty() && !u.contains(char::is_control)) else {
-            return Token::Invalid("the token names no user");
-        };
-        let roles: Vec<&str> = match claim(&claims, &self.roles_claim) {
-            Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
-            Some(Value::String(words)) => words.split_ascii_whitespace().collect(),
-            _ => Vec::new(),
-        };
-        Token::User(Authenticated::new(user, "Bearer", roles))
+        match self.names.user(&claims, "Bearer") {
+            Some(user) => Token::User(user),
+            None => Token::Invalid("the token names no user"),
+        }
     }
 }
 
@@ -124,11 +116,6 @@ fn rules(algorithm: Algorithm, realm: &settings::Realm) -> Validation {
     rules.set_audience(&realm.audience.iter().collect::<Vec<_>>());
     rules.set_required_spec_claims(&["exp", "iss", "aud"]);
     rules
-}
-
-/// A claim by its name, or by the names that lead to it.
-fn claim<'a>(claims: &'a Value, name: &str) -> Option<&'a Value> {
-    claims.get(name).or_else(|| name.split('.').try_fold(claims, |value, part| value.get(part)))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
@@ -154,41 +141,5 @@ fn key(path: &Path, algorithm: Algorithm) -> Result<DecodingKey, String> {
 }
 
 fn set(path: &Path) -> Result<Vec<Jwk>, String> {
-    let wrong = |e: serde_json::Error| format!("{}: not a JSON Web Key Set: {e}", path.display());
-    let all: Value = serde_json::from_slice(&read(path)?).map_err(wrong)?;
-    // A set may hold keys of kinds that nobody here knows (RFC 7517, section 5): they are passed over.
-    let Some(keys) = all["keys"].as_array() else {
-        return Err(format!("{}: not a JSON Web Key Set: it has no list 'keys'", path.display()));
-    };
-    let keys = keys.iter().filter_map(|key| serde_json::from_value(key.clone()).ok()).collect();
-    let set = JwkSet { keys };
-    let good: Vec<Jwk> = set.keys.into_iter().filter(|jwk| DecodingKey::from_jwk(jwk).is_ok()).collect();
-    if good.is_empty() { Err(format!("{}: no key that can be used", path.display())) } else { Ok(good) }
-}
-
-/// The key of a set for a token: by its name, or the only one that fits.
-fn choose<'a>(set: &'a [Jwk], kid: Option<&str>, algorithm: Algorithm) -> Option<&'a Jwk> {
-    let mut fitting = set.iter().filter(|jwk| {
-        let named = kid.is_none_or(|kid| jwk.common.key_id.as_deref() == Some(kid));
-        let signs = !matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption));
-        named && signs && fits(jwk, algorithm)
-    });
-    let first = fitting.next()?;
-    fitting.next().is_none().then_some(first)
-}
-
-/// Whether a key is for this algorithm: by what it says, and by what it is.
-fn fits(jwk: &Jwk, algorithm: Algorithm) -> bool {
-    use Algorithm::{ES256, ES384, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512};
-    use jsonwebtoken::jwk::EllipticCurve::{P256, P384};
-    let is = match &jwk.algorithm {
-        AlgorithmParameters::OctetKey(_) => matches!(algorithm, HS256 | HS384 | HS512),
-        AlgorithmParameters::RSA(_) => matches!(algorithm, RS256 | RS384 | RS512 | PS256 | PS384 | PS512),
-        AlgorithmParameters::EllipticCurve(ec) => {
-            (algorithm == ES256 && ec.curve == P256) || (algorithm == ES384 && ec.curve == P384)
-        }
-        AlgorithmParameters::OctetKeyPair(_) => false,
-    };
-    let says = |says: KeyAlgorithm| says.to_string() == format!("{algorithm:?}");
-    is && jwk.common.key_algorithm.is_none_or(says)
+    key_set(&read(path)?).map_err(|what| format!("{}: {what}", path.display()))
 }

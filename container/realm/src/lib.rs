@@ -4,15 +4,19 @@
 
 mod access;
 mod certificate_realm;
+mod claims;
 pub mod constraints;
 mod denied;
 mod form;
 mod jwt_realm;
 mod lockout;
+mod oidc_realm;
 mod password_realm;
 mod passwords;
 mod realms;
 mod rules;
+mod saved;
+mod session_guard;
 mod shared_lockout;
 mod sign_on;
 mod table;

@@ -5,21 +5,23 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel}
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use wharf_kernel::guard::{Guard, Guards};
 use wharf_kernel::launch::{Kind, Plan};
-use wharf_kernel::options::{self, LoginMethod};
+use wharf_kernel::options::{self, Constraint, LoginMethod, SameSite, SecurityOptions, Transport};
 use wharf_kernel::resource::OwnResources;
 use wharf_kernel::session::SessionManagers;
-use wharf_kernel::settings::{Realm, RealmKind};
+use wharf_kernel::settings::{AdminRole, Realm, RealmKind};
 
 use crate::access::{AccessGuard, Login};
 use crate::certificate_realm::CertificateRealm;
 use crate::constraints::Constraints;
-use crate::form::{Form, FormGuard};
 use crate::jwt_realm::JwtRealm;
+use crate::oidc_realm::OidcRealm;
 use crate::password_realm::{Job, PasswordRealm};
 use crate::passwords::Passwords;
 use crate::rules::Rules;
+use crate::session_guard::{SessionGuard, SignIn, Way};
 use crate::sign_on::SignOns;
 
 /// Passwords that wait for a thread; more are answered with 503.
@@ -46,6 +48,7 @@ enum AnyRealm {
     Password(Arc<PasswordRealm>),
     Jwt(Arc<JwtRealm>),
     Certificate(Arc<CertificateRealm>),
+    Oidc(Arc<OidcRealm>),
     Combined(Passwords),
 }
 
@@ -56,6 +59,7 @@ impl AnyRealm {
             Self::Password(_) | Self::Combined(_) => ("passwords", "\"BASIC\" or \"FORM\""),
             Self::Jwt(_) => ("tokens", "\"BEARER\""),
             Self::Certificate(_) => ("certificates", "\"CLIENT-CERT\""),
+            Self::Oidc(_) => ("a provider", "\"OIDC\""),
         }
     }
 
@@ -63,13 +67,14 @@ impl AnyRealm {
         match self {
             Self::Password(realm) => Some(Passwords::new(vec![realm.clone()])),
             Self::Combined(realms) => Some(realms.clone()),
-            Self::Jwt(_) | Self::Certificate(_) => None,
+            Self::Jwt(_) | Self::Certificate(_) | Self::Oidc(_) => None,
         }
     }
 }
 
 impl Realms {
-    /// Starts the realms of the settings. A file that can't be read is logged; its realm refuses until it can.
+    /// Starts the realms of the settings. A file that can't be read is logged; its realm refuses until it can. `secrets` puts in what
+    /// a text refers to; requests to providers are made on `runtime`.
     ///
     /// # Errors
     /// When a thread can't be started, or a realm names what is not there.
@@ -78,6 +83,8 @@ impl Realms {
         https_port: Option<u16>,
         stores: &dyn OwnResources,
         sessions: Arc<dyn SessionManagers>,
+        secrets: fn(&str) -> Result<String, String>,
+        runtime: &Handle,
     ) -> Result<Self, String> {
         let thread = |name: String, work: Box<dyn FnOnce() + Send>| {
             let started = std::thread::Builder::new().name(name).spawn(work);
@@ -96,6 +103,12 @@ impl Realms {
         for (name, realm) in settings {
             let made = match realm.kind {
                 RealmKind::Certificate => AnyRealm::Certificate(Arc::new(CertificateRealm::new(realm))),
+                RealmKind::Oidc => {
+                    let wrong = |what: String| format!("realm.{name}: {what}");
+                    let secret = realm.client_secret.as_deref().map(secrets).transpose();
+                    let secret = secret.map_err(|what| wrong(format!("client_secret: {what}")))?;
+                    AnyRealm::Oidc(Arc::new(OidcRealm::new(name, realm, secret, runtime.clone()).map_err(wrong)?))
+                }
                 // When the others are there.
                 RealmKind::Combined => continue,
                 RealmKind::File | RealmKind::Sql => {
@@ -144,7 +157,15 @@ impl Guards for Realms {
             ));
         };
         let way = match (login.method, realm, realm.passwords()) {
-            (LoginMethod::Form, _, Some(passwords)) => return self.form(plan, login, rules, passwords),
+            (LoginMethod::Form, _, Some(passwords)) => {
+                let login_page = login.login_page.clone().unwrap_or_default();
+                let error_page = login.error_page.clone().unwrap_or_else(|| format!("{login_page}?error"));
+                return self.by_session(plan, login, rules, Way::Form { passwords, login_page, error_page });
+            }
+            (LoginMethod::Oidc, AnyRealm::Oidc(realm), _) => {
+                let callback = login.callback.clone().unwrap_or_else(|| "/oidc/callback".into());
+                return self.by_session(plan, login, rules, Way::Provider { realm: realm.clone(), callback });
+            }
             (LoginMethod::Basic, _, Some(passwords)) => Login::Basic(name.clone(), passwords),
             (LoginMethod::Bearer, AnyRealm::Jwt(realm), _) => Login::Bearer(name.clone(), realm.clone()),
             (LoginMethod::ClientCert, AnyRealm::Certificate(realm), _) => Login::Certificate(realm.clone()),
@@ -158,24 +179,48 @@ impl Guards for Realms {
 }
 
 impl Realms {
-    fn form(
+    /// The guard of the admin API: users of this realm with one of its roles.
+    ///
+    /// # Errors
+    /// When there is no such realm, or it has no passwords.
+    pub fn admin_guard(&self, name: &str) -> Result<Arc<dyn Guard>, String> {
+        let roles = AdminRole::ALL.iter().map(|role| role.as_str().to_owned()).collect();
+        let everything = Constraint {
+            patterns: vec!["/*".into()],
+            methods: Vec::new(),
+            method_omissions: Vec::new(),
+            roles: Some(roles),
+            transport: Transport::None,
+        };
+        let options = SecurityOptions { constraints: vec![everything], ..SecurityOptions::default() };
+        let rules = Rules { constraints: Constraints::new(&options)?, https_port: None };
+        let passwords = self.all.get(name).and_then(AnyRealm::passwords);
+        let passwords =
+            passwords.ok_or_else(|| format!("admin.realm: '{}' is no realm with passwords", name.escape_debug()))?;
+        Ok(Arc::new(AccessGuard { rules, login: Some(Login::Basic(name.to_owned(), passwords)) }))
+    }
+
+    fn by_session(
         &self,
         plan: &Plan,
         login: &options::Login,
         rules: Rules,
-        passwords: Passwords,
+        way: Way,
     ) -> Result<Arc<dyn Guard>, String> {
-        let login_page = login.login_page.clone().unwrap_or_default();
-        Ok(Arc::new(FormGuard(Arc::new(Form {
+        let sessions = self.sessions.of(&plan.id, &plan.options.session)?;
+        if matches!(way, Way::Provider { .. }) && sessions.settings().same_site == SameSite::Strict {
+            return Err("[login] method = \"OIDC\": with [session] same_site = \"strict\" a browser that comes back from the provider \
+                        has no session: write \"lax\""
+                .into());
+        }
+        Ok(Arc::new(SessionGuard(Arc::new(SignIn {
             rules,
             realm: login.realm.clone(),
-            passwords,
-            sessions: self.sessions.of(&plan.id, &plan.options.session)?,
+            way,
+            sessions,
             endpoint_saves: plan.kind == Kind::Module,
             version: plan.id.version.as_str().to_owned(),
             context: plan.id.path.as_str().to_owned(),
-            error_page: login.error_page.clone().unwrap_or_else(|| format!("{login_page}?error")),
-            login_page,
             logout: login.logout.clone(),
             sign_ons: self.sign_ons.get(&login.realm).cloned(),
             host: plan.id.host.to_string(),
@@ -202,7 +247,7 @@ fn look(realms: &[AnyRealm], ended: &Receiver<()>) {
                 AnyRealm::Password(realm) => realm.look(),
                 AnyRealm::Jwt(realm) => realm.look(),
                 AnyRealm::Certificate(realm) => realm.look(),
-                AnyRealm::Combined(_) => {}
+                AnyRealm::Oidc(_) | AnyRealm::Combined(_) => {}
             }
         }
     }

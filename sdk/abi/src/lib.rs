@@ -17,6 +17,7 @@ mod message;
 mod module;
 mod resource;
 mod session;
+mod sign;
 mod sql;
 mod tls;
 mod upgrade;
@@ -41,6 +42,7 @@ pub use session::{
     FfiOpening, FfiOpeningVTable, FfiSession, FfiSessionVTable, Opened, RequestSessionsVTable, RequestedSession,
     SessionFacts, SessionRefused, SessionValue,
 };
+pub use sign::{FfiSignWork, SignField, SignOrder, SignRefused, Signed, SignedUser};
 pub use sql::{
     FfiDataSource, FfiDataSourceVTable, FfiDone, FfiMigration, FfiRows, FfiSqlError, FfiSqlValue, FfiSqlWork,
     FfiStatement, FfiTransaction, FfiTransactionVTable, SqlAnswer,

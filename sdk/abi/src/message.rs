@@ -6,8 +6,8 @@ use abi_stable::StableAbi;
 use abi_stable::std_types::{ROption, RString};
 
 use crate::{
-    FfiBody, FfiBytes, FfiOpening, FfiUpgrade, RawStr, RequestSessionsVTable, RequestedSession, TlsHead, TlsView,
-    UserHead, UserView,
+    FfiBody, FfiBytes, FfiOpening, FfiSignWork, FfiUpgrade, RawStr, RequestSessionsVTable, RequestedSession, SignOrder,
+    TlsHead, TlsView, UserHead, UserView,
 };
 
 /// One header field line, borrowed.
@@ -187,6 +187,14 @@ impl FfiRequest {
         let vtable = unsafe { self.sessions.as_ref() }?;
         // SAFETY: the owner is released by `Drop` alone.
         unsafe { (vtable.in_links)(self.owner) }.into()
+    }
+
+    /// Begins a sign-in. `None` where there are no users at all.
+    pub fn sign(&self, order: SignOrder) -> Option<FfiSignWork> {
+        // SAFETY: null or valid, by the contract of `new`.
+        let vtable = unsafe { self.sessions.as_ref() }?;
+        // SAFETY: the owner is released by `Drop` alone.
+        Some(unsafe { (vtable.sign)(self.owner, order) })
     }
 
     /// Its head.

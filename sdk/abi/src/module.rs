@@ -91,6 +91,8 @@ pub struct Instance {
     /// What it is made of (servlets, filters, error pages), builder and TOML file merged, for people to read: JSON, empty
     /// for a mounted router.
     pub description: RString,
+    /// Its security constraints, as `[[constraints]]` of a TOML file says them: JSON, empty for none.
+    pub constraints: RString,
 }
 
 // SAFETY: the functions of `Module` that take it may be called on any thread.

@@ -9,6 +9,7 @@ use abi_stable::std_types::{ROption, RResult, RString, RVec};
 
 use crate::RawStr;
 use crate::future::contain;
+use crate::sign::{FfiSignWork, SignOrder};
 use crate::waker::{self, WakerHead};
 
 /// Why a session does not do what it was asked.
@@ -277,4 +278,6 @@ pub struct RequestSessionsVTable {
     pub requested: unsafe extern "C" fn(owner: *const ()) -> RequestedSession,
     /// What links must carry, `NAME=ID`, where the open session is not kept by a cookie.
     pub in_links: unsafe extern "C" fn(owner: *const ()) -> ROption<RString>,
+    /// Does what a sign-in asks for. The request is kept until the work has been dropped.
+    pub sign: unsafe extern "C" fn(owner: *const (), order: SignOrder) -> FfiSignWork,
 }

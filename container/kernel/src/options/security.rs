@@ -1,5 +1,7 @@
 //! `[login]` and `[[constraints]]`: who may reach which path of an application (Servlet 6.1, chapter 13).
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +22,8 @@ pub struct SecurityOptions {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
-    /// `BASIC` (RFC 7617), `BEARER` (RFC 6750), `FORM` (Servlet 6.1, section 13.6.3) or `CLIENT-CERT` (13.6.4).
+    /// `BASIC` (RFC 7617), `BEARER` (RFC 6750), `FORM` (Servlet 6.1, section 13.6.3), `CLIENT-CERT` (13.6.4) or `OIDC` (OpenID Connect
+    /// Core 1.0: authorisation code with PKCE).
     pub method: LoginMethod,
     /// Name of the realm, a table `[realm.NAME]` of wharf.toml.
     pub realm: String,
@@ -31,7 +34,11 @@ pub struct Login {
     /// `FORM`: the page for those whose name or password was wrong. Default the login page, with `?error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_page: Option<String>,
-    /// `FORM`: a request for this path in the application ends the session; the answer leads to the application's root.
+    /// `OIDC`: the path in the application to which the provider sends users back; its whole URL must be registered there. Default
+    /// `/oidc/callback`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback: Option<String>,
+    /// `FORM`, `OIDC`: a request for this path in the application ends the session; the answer leads to the application's root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logout: Option<String>,
 }
@@ -49,6 +56,8 @@ pub enum LoginMethod {
     /// The certificate of the client's connection.
     #[serde(rename = "CLIENT-CERT")]
     ClientCert,
+    /// The page of an OpenID provider; the session keeps who has signed in.
+    Oidc,
 }
 
 /// `[[constraints]]`: a rule for some paths (Servlet 6.1, section 13.8).
@@ -89,6 +98,20 @@ impl SecurityOptions {
         self.constraints.is_empty() && self.login.is_none()
     }
 
+    /// The same with the constraints that the application itself declares. A pattern that the file names is the file's alone
+    /// (Servlet 6.1, section 13.4.1).
+    #[must_use]
+    pub fn with_declared(&self, declared: &[Constraint]) -> Self {
+        let named: BTreeSet<&String> = self.constraints.iter().flat_map(|c| &c.patterns).collect();
+        let left = declared.iter().filter_map(|constraint| {
+            let mut constraint = constraint.clone();
+            constraint.patterns.retain(|pattern| !named.contains(pattern));
+            (!constraint.patterns.is_empty()).then_some(constraint)
+        });
+        let constraints = self.constraints.iter().cloned().chain(left).collect();
+        Self { constraints, ..self.clone() }
+    }
+
     /// Looks at what can be wrong whatever realms there are. The error names the key.
     ///
     /// # Errors
@@ -113,9 +136,6 @@ impl SecurityOptions {
         if let Some(login) = &self.login {
             login.check().map_err(|what| format!("[login] {what}"))?;
         }
-        if self.login.is_some() && self.constraints.is_empty() {
-            return Err("[login] without [[constraints]] guards nothing: add a constraint, or remove it".into());
-        }
         Ok(())
     }
 
@@ -129,13 +149,20 @@ impl SecurityOptions {
 impl Login {
     fn check(&self) -> Result<(), String> {
         let is_form = self.method == LoginMethod::Form;
-        let pages = [("login_page", &self.login_page), ("error_page", &self.error_page), ("logout", &self.logout)];
-        for (key, path) in pages {
+        let is_oidc = self.method == LoginMethod::Oidc;
+        let pages = [
+            ("login_page", &self.login_page, is_form, "\"FORM\""),
+            ("error_page", &self.error_page, is_form, "\"FORM\""),
+            ("callback", &self.callback, is_oidc, "\"OIDC\""),
+            ("logout", &self.logout, is_form || is_oidc, "\"FORM\" or \"OIDC\""),
+        ];
+        for (key, path, fits, method) in pages {
             let Some(path) = path else { continue };
-            if !is_form {
-                return Err(format!("{key} is for method = \"FORM\""));
+            if !fits {
+                return Err(format!("{key} is for method = {method}"));
             }
-            let plain = path.split('?').next().unwrap_or_default();
+            // A page may have a query; what requests are compared with may not.
+            let plain = if key.ends_with("_page") { path.split('?').next().unwrap_or_default() } else { path };
             let canonical = wharf_mapping::canonicalise(plain).ok();
             let is_path = canonical.is_some_and(|c| plain.starts_with('/') && c.encoded == plain && c.decoded == plain);
             if !is_path || plain.ends_with("/j_security_check") || http::HeaderValue::from_str(path).is_err() {

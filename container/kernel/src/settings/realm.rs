@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Realm {
     /// `file`: names and passwords. `sql`: the same in a database. `jwt`: tokens that somebody else signs. `certificate`: certificates
-    /// of clients. `combined`: other realms with passwords, asked in turn.
+    /// of clients. `combined`: other realms with passwords, asked in turn. `oidc`: an OpenID provider, at which users sign in.
     pub kind: RealmKind,
     /// `file`: the users file, made by `wharf passwd`. `certificate`: who may sign in, a line `NAME:role,role` each; without it,
     /// whoever has a certificate that the connector trusts, with no roles.
@@ -31,7 +31,7 @@ pub struct Realm {
     #[serde(default = "cache", with = "humantime_serde")]
     #[schemars(with = "String")]
     pub cache: Duration,
-    /// Realms with passwords: who has signed in by a login page (`FORM`) is signed in to every application of the host with the same
+    /// Realms with passwords or a provider: who has signed in by a login page (`FORM`, `OIDC`) is signed in to every application of the host with the same
     /// realm, for so long without a request. Default: each application has its own sign-in.
     #[serde(default, with = "humantime_serde::option", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
@@ -39,7 +39,8 @@ pub struct Realm {
     /// `file`, `sql`: what brings guessing to an end.
     #[serde(default)]
     pub lockout: Lockout,
-    /// `jwt`: the algorithms that are taken: `RS256`, `ES256`, `HS256` and the like.
+    /// `jwt`, `oidc`: the algorithms that are taken: `RS256`, `ES256` and the like, with `jwt` `HS256` too. Default of `oidc`: `RS256`,
+    /// `ES256`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub algorithms: Vec<String>,
     /// `jwt`: file with the key: a public key or certificate in PEM, or the secret of HS256 and the like.
@@ -48,22 +49,35 @@ pub struct Realm {
     /// `jwt`: file with a JSON Web Key Set (RFC 7517), instead of `key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks: Option<PathBuf>,
-    /// `jwt`: the issuer (`iss`) that a token must name.
+    /// `jwt`: the issuer (`iss`) that a token must name. `oidc`: the provider, an `https` URL below which
+    /// `/.well-known/openid-configuration` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
     /// `jwt`: the audience (`aud`) that a token must name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
-    /// `jwt`: how far clocks may be apart. Default `"30s"`.
+    /// `jwt`, `oidc`: how far clocks may be apart. Default `"30s"`.
     #[serde(default = "cache", with = "humantime_serde")]
     #[schemars(with = "String")]
     pub leeway: Duration,
-    /// `jwt`: the claim with the user's name. Default `sub`.
+    /// `jwt`, `oidc`: the claim with the user's name. Default `sub`.
     #[serde(default = "sub")]
     pub user_claim: String,
-    /// `jwt`: the claim with the roles, a list or words in a text; dots lead into objects. Default `roles`.
+    /// `jwt`, `oidc`: the claim with the roles, a list or words in a text; dots lead into objects. Default `roles`.
     #[serde(default = "roles")]
     pub roles_claim: String,
+    /// `oidc`: what the provider knows the container as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// `oidc`: the secret that goes with it, best as `"${env:NAME}"` or `"${file:PATH}"`. Without one the client is a public one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<String>,
+    /// `oidc`: the scopes that are asked for. Default `["openid", "profile"]`.
+    #[serde(default = "scopes", skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
+    /// `oidc`: file with the certificates (PEM) of authorities that are believed, beside the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
     /// `certificate`: what of the certificate is the user's name. Default `common-name`.
     #[serde(default)]
     pub certificate_name: CertificateName,
@@ -99,6 +113,8 @@ pub enum RealmKind {
     Certificate,
     /// Other realms.
     Combined,
+    /// An OpenID provider (OpenID Connect Core 1.0).
+    Oidc,
 }
 
 /// `[realm.NAME.lockout]`: after so many wrong passwords within `time`, the answer is 429 for `time`.
@@ -134,6 +150,10 @@ fn sub() -> String {
     "sub".into()
 }
 
+fn scopes() -> Vec<String> {
+    vec!["openid".into(), "profile".into()]
+}
+
 fn roles() -> String {
     "roles".into()
 }
@@ -163,9 +183,18 @@ impl Realm {
             ));
         }
         if self.single_sign_on.is_some() && matches!(self.kind, RealmKind::Jwt | RealmKind::Certificate) {
-            return Err(("single_sign_on", "is for realms with passwords".into()));
+            return Err(("single_sign_on", "is for realms with passwords, and for kind = \"oidc\"".into()));
+        }
+        let of_oidc = [
+            ("client_id", self.client_id.is_some()),
+            ("client_secret", self.client_secret.is_some()),
+            ("ca", self.ca.is_some()),
+        ];
+        if let Some((key, _)) = of_oidc.iter().find(|(_, given)| *given && self.kind != RealmKind::Oidc) {
+            return Err((key, "is for kind = \"oidc\"".into()));
         }
         match self.kind {
+            RealmKind::Oidc => self.check_oidc()?,
             RealmKind::File | RealmKind::Sql | RealmKind::Certificate | RealmKind::Combined => {
                 if matches!(self.kind, RealmKind::Sql | RealmKind::Combined) && self.file.is_some() {
                     return Err(("file", "is for kind = \"file\"".into()));
@@ -195,20 +224,7 @@ impl Realm {
                 if self.algorithms.is_empty() {
                     return Err(("algorithms", "name what is taken, as algorithms = [\"RS256\"]".into()));
                 }
-                for name in &self.algorithms {
-                    let known = ["HS", "RS", "PS", "ES"]
-                        .iter()
-                        .any(|f| name.strip_prefix(f).is_some_and(|n| matches!(n, "256" | "384" | "512")));
-                    if !known || name == "ES512" {
-                        return Err((
-                            "algorithms",
-                            format!(
-                                "'{}' is not known: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384",
-                                name.escape_debug()
-                            ),
-                        ));
-                    }
-                }
+                self.check_algorithms(&["HS", "RS", "PS", "ES"])?;
                 let family =
                     |name: &String| if name.starts_with("PS") { "RS".to_owned() } else { name[..2].to_owned() };
                 if self.key.is_some() && self.algorithms.iter().any(|a| family(a) != family(&self.algorithms[0])) {
@@ -226,5 +242,40 @@ impl Realm {
             }
         }
         Ok(())
+    }
+
+    fn check_algorithms(&self, families: &[&str]) -> Result<(), (&'static str, String)> {
+        let sizes = ["256", "384", "512"];
+        let all = families.iter().flat_map(|family| sizes.map(|size| format!("{family}{size}")));
+        let known: Vec<String> = all.filter(|name| name != "ES512").collect();
+        match self.algorithms.iter().find(|name| !known.contains(name)) {
+            Some(name) => Err(("algorithms", format!("'{}' is not known: {}", name.escape_debug(), known.join(", ")))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_oidc(&self) -> Result<(), (&'static str, String)> {
+        for (key, given) in [
+            ("file", self.file.is_some()),
+            ("key", self.key.is_some()),
+            ("jwks", self.jwks.is_some()),
+            ("audience", self.audience.is_some()),
+        ] {
+            if given {
+                return Err((key, "is not for kind = \"oidc\": the provider says it itself".into()));
+            }
+        }
+        let issuer = self.issuer.as_deref().unwrap_or_default();
+        let near = ["http://127.0.0.1", "http://[::1]", "http://localhost"];
+        if !issuer.starts_with("https://") && !near.iter().any(|near| issuer.starts_with(near)) {
+            return Err(("issuer", "name the provider: issuer = \"https://accounts.example.com\"".into()));
+        }
+        if self.client_id.as_deref().unwrap_or_default().is_empty() {
+            return Err(("client_id", "is needed with kind = \"oidc\"".into()));
+        }
+        if !self.scopes.iter().any(|scope| scope == "openid") {
+            return Err(("scopes", "must have \"openid\"".into()));
+        }
+        self.check_algorithms(&["RS", "PS", "ES"])
     }
 }
