@@ -44,7 +44,7 @@ impl Constraint {
     }
 
     /// It is about these methods alone. A method that no constraint of a path names is refused there, unless the TOML file says
-    /// `allow_uncovered_methods`.
+    /// `deny_uncovered_methods = false`.
     pub fn methods(mut self, methods: impl IntoPatterns) -> Self {
         self.methods = methods.into_patterns();
         self
