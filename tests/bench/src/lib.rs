@@ -1,7 +1,10 @@
 //! What the measuring programs share: building, starting and watching servers, and wrk.
 #![forbid(unsafe_code)]
 
+mod nginx;
+mod per_core;
 mod rate;
+mod turns;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -9,7 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-pub use rate::{Rate, on, rate, rate_of};
+pub use nginx::{Killed, Nginx};
+pub use per_core::listen_on_all;
+pub use rate::{Rate, h2_rate_of, on, rate, rate_of};
+pub use turns::{Measured, in_turns};
 
 /// Anything that goes wrong ends a measurement.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -31,6 +37,22 @@ pub fn build(packages: &[&str]) -> Result<PathBuf> {
     Ok(target.join("release"))
 }
 
+/// `wharf run` on a free port, without an access log, in a folder with a `deploy`.
+pub fn wharf(release: &Path, folder: &Path) -> Command {
+    let mut wharf = Command::new(release.join("wharf"));
+    wharf.args([
+        "run",
+        "--set",
+        "server.listen=127.0.0.1:0",
+        "--set",
+        "log.level=warn",
+        "--set",
+        "access_log.format=off",
+    ]);
+    wharf.current_dir(folder);
+    wharf
+}
+
 /// A server process. Killed on drop.
 pub struct Server {
     child: Child,
@@ -39,7 +61,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a program that prints `listening on http://ADDRESS`.
+    /// Starts a program that prints `listening on http://ADDRESS`, or the same with `https`.
     ///
     /// # Errors
     /// When it can't be started, or ends before it listens.
@@ -49,7 +71,8 @@ impl Server {
         let mut lines = BufReader::new(stdout).lines();
         let address = loop {
             let line = lines.next().ok_or("the server ended before it listened")??;
-            if let Some(address) = line.strip_prefix("listening on http://") {
+            let address = line.strip_prefix("listening on http://").or(line.strip_prefix("listening on https://"));
+            if let Some(address) = address {
                 break address.to_owned();
             }
         };
@@ -68,16 +91,7 @@ impl Server {
     /// # Errors
     /// When `/proc` can't be read.
     pub fn family(&self) -> Result<Vec<u32>> {
-        let mut family = vec![self.pid()];
-        let mut at = 0;
-        while let Some(parent) = family.get(at).copied() {
-            at += 1;
-            for thread in std::fs::read_dir(format!("/proc/{parent}/task"))? {
-                let children = std::fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
-                family.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
-            }
-        }
-        Ok(family)
+        family(self.pid())
     }
 
     /// How it ended, if it has.
@@ -132,6 +146,23 @@ impl Server {
     pub fn cpu_seconds(&self) -> Result<f64> {
         cpu_seconds(self.pid())
     }
+}
+
+/// The id of a process and those of its descendants.
+///
+/// # Errors
+/// When `/proc` can't be read.
+pub fn family(pid: u32) -> Result<Vec<u32>> {
+    let mut family = vec![pid];
+    let mut at = 0;
+    while let Some(parent) = family.get(at).copied() {
+        at += 1;
+        for thread in std::fs::read_dir(format!("/proc/{parent}/task"))? {
+            let children = std::fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+            family.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+    }
+    Ok(family)
 }
 
 /// Processor seconds that a process has used so far, by user code and kernel.

@@ -1,0 +1,98 @@
+//! Wharf beside nginx in front of the same pool of php-fpm, in one run and in turns.
+//!
+//! `cargo run --release -p wharf-bench --bin fastcgi`; needs wrk, nginx and php-fpm. Prints medians and the ratios of each round; the
+//! processor seconds are those of the web server alone.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use clap::Parser;
+use wharf_bench::{Killed, Nginx, Result, Server, build, exit_code, in_turns, rate_of, wait_for, wharf};
+
+#[derive(Parser)]
+struct Arguments {
+    /// Rounds; each measures both once.
+    #[arg(long, default_value_t = 9)]
+    rounds: usize,
+    /// Seconds for each measurement.
+    #[arg(long, default_value_t = 3)]
+    seconds: u32,
+    /// Keep-alive connections of the client.
+    #[arg(long, default_value_t = 16)]
+    connections: u32,
+    /// Bytes of the page.
+    #[arg(long, default_value_t = 1000)]
+    bytes: usize,
+    /// Processes of PHP.
+    #[arg(long, default_value_t = 8)]
+    processes: usize,
+}
+
+/// The newest php-fpm: its name has its version in it.
+fn php_fpm() -> Result<PathBuf> {
+    let found = fs::read_dir("/usr/sbin")?.flatten().map(|entry| entry.path());
+    let named = found.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("php-fpm")));
+    Ok(named.max().ok_or("php-fpm (Debian package php-fpm) is not installed")?)
+}
+
+fn pool(folder: &Path, processes: usize) -> Result<Killed> {
+    let (socket, config) = (folder.join("php.sock"), folder.join("php-fpm.conf"));
+    let text = format!(
+        "[global]\ndaemonize = no\nerror_log = {0}/php.log\n[www]\nlisten = {1}\npm = static\npm.max_children = {processes}\n",
+        folder.display(),
+        socket.display()
+    );
+    fs::write(&config, text)?;
+    let mut command = Command::new(php_fpm()?);
+    let process = Killed(command.arg("-n").arg("-R").arg("-y").arg(&config).spawn()?);
+    wait_for(Duration::from_secs(10), || Ok(socket.exists().then_some(())))?;
+    Ok(process)
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let release = build(&["wharf", "wharf-bench"])?;
+    let folder = tempfile::tempdir()?;
+    let site = folder.path().join("deploy/ROOT");
+    fs::create_dir_all(&site)?;
+    let _pool = pool(folder.path(), arguments.processes)?;
+    let socket = folder.path().join("php.sock");
+    fs::write(site.join("page.php"), format!("<?php echo str_repeat('x', {});\n", arguments.bytes))?;
+    let toml = format!(
+        "kind = \"fastcgi\"\nroot = \".\"\n[fastcgi]\naddress = \"unix:{}\"\nmax_connections = {}\n",
+        socket.display(),
+        arguments.processes
+    );
+    fs::write(site.join("app.toml"), toml)?;
+    let wharf = Server::start(&mut wharf(&release, folder.path()))?;
+    let nginx = Nginx::start(
+        folder.path(),
+        "",
+        &format!(
+            "root {}; location ~ \\.php$ {{ try_files $uri =404; include /etc/nginx/fastcgi_params;
+            fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name; fastcgi_pass unix:{}; }}",
+            site.display(),
+            socket.display()
+        ),
+    )?;
+    let (own, other) = (format!("http://{}/page.php", wharf.address), format!("{}/page.php", nginx.url));
+    let connections = arguments.connections;
+    println!(
+        "a page of {} bytes, {} processes of PHP, {connections} connections",
+        arguments.bytes, arguments.processes
+    );
+    in_turns(
+        arguments.rounds,
+        arguments.seconds,
+        &[
+            ("wharf", Box::new(|s| rate_of(&own, || wharf.cpu_seconds(), connections, s, false))),
+            ("nginx", Box::new(|s| rate_of(&other, || nginx.cpu_seconds(), connections, s, false))),
+        ],
+    )
+}
+
+fn main() -> ExitCode {
+    exit_code(run(&Arguments::parse()))
+}
