@@ -20,6 +20,7 @@ mod client;
 mod constraint;
 mod context;
 mod cookies;
+mod csrf;
 mod dispatch;
 mod dispatch_error;
 mod dispatch_state;
@@ -102,6 +103,7 @@ pub use constraint::Constraint;
 pub use context::ServletContext;
 pub use cookie;
 pub use cookies::{Nameless, parse_cookies};
+pub use csrf::{CSRF_HEADER, CSRF_PARAMETER, CsrfFilter};
 pub use dispatch_error::{DispatchError, MAX_DISPATCH_DEPTH};
 pub use dispatch_state::DispatchPath;
 #[doc(hidden)]

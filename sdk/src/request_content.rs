@@ -87,7 +87,7 @@ impl Request {
     /// As [`Request::bytes`]; 415 when the `Content-Type` is not that of a form or its charset is not known, 400 when it is
     /// not well formed, 422 when it does not fit the type.
     pub async fn form<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
-        if !self.content_type().is_some_and(is_form) {
+        if !self.has_form() {
             return Err(Error::unsupported_media_type("expected content of type application/x-www-form-urlencoded"));
         }
         let charset = Charset::of(self.content_type())?;
@@ -100,6 +100,11 @@ impl Request {
         serde_urlencoded::from_bytes(&bytes).map_err(|error| Error::unprocessable(format!("form: {error}")))
     }
 
+    /// Whether its content says that it is a form.
+    pub(crate) fn has_form(&self) -> bool {
+        self.content_type().is_some_and(is_form)
+    }
+
     /// All parameters: those of the query first, then those of a form in the content
     /// (`application/x-www-form-urlencoded`), which is read and gone afterwards (Servlet 6.1, section 3.1).
     ///
@@ -108,7 +113,7 @@ impl Request {
     /// [`DEFAULT_CONTENT_LIMIT`], 415 when its charset is not known.
     pub async fn parameters(&mut self) -> Result<Parameters, Error> {
         let mut parameters = Parameters::parse(self.parameter_query().as_bytes())?;
-        if self.content_type().is_some_and(is_form) {
+        if self.has_form() {
             let charset = Charset::of(self.content_type())?;
             parameters.extend(&self.bytes().await?, charset)?;
         }

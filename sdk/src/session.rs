@@ -183,7 +183,7 @@ impl Session {
             Handle::Crossed(ffi) => ffi.names().into_iter().map(Into::into).collect(),
             Handle::Local(local) => local.names(),
         };
-        names.retain(|name| name != ANNOUNCED);
+        names.retain(|name| name != ANNOUNCED && name != crate::csrf::VALUE);
         names
     }
 

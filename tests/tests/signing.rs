@@ -129,3 +129,26 @@ fn constraints_of_the_builder_hold_and_the_file_wins() {
     assert!(error.to_string().contains("there is no [login]"), "{error}");
     assert_eq!(wharf.get("/app/who").status, 404);
 }
+
+#[test]
+fn a_token_is_the_sessions_and_ends_with_a_sign_in() {
+    let wharf = start(FORM);
+    let mut browser = Browser::new(&wharf);
+    let token = browser.get("/app/guarded/x").text();
+    let other = Browser::new(&wharf).get("/app/guarded/x").text();
+    let with_field = |browser: &mut Browser<'_>, token: &str| {
+        browser.send("POST", "/app/guarded/x", &[("X-CSRF-Token", token)], b"content").text()
+    };
+    assert_eq!(browser.post("/app/guarded/x", &[("a", "1"), ("_csrf", &token)]).text(), format!("a=1&_csrf={token}"));
+    assert_eq!(with_field(&mut browser, &token), "content");
+    for wrong in [&other, "", &token[1..]] {
+        assert_eq!(browser.post("/app/guarded/x", &[("_csrf", wrong)]).status, 403, "{wrong}");
+    }
+    assert_eq!(browser.post("/app/guarded/x", &[]).status, 403);
+    assert_eq!(Browser::new(&wharf).post("/app/guarded/x", &[("_csrf", &token)]).status, 403, "no session");
+    // Whoever knew the session before the sign-in knows no token after it.
+    assert_eq!(sign_in(&mut browser, "ann", &[]).0, 200);
+    assert_eq!(browser.post("/app/guarded/x", &[("_csrf", &token)]).status, 403);
+    let token = browser.get("/app/guarded/x").text();
+    assert_eq!(with_field(&mut browser, &token), "content");
+}
