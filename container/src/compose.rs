@@ -34,13 +34,14 @@ use wharf_resource::{ResourceRegistry, expand};
 use wharf_session::SessionRegistry;
 use wharf_source::Follower;
 
+use crate::acme;
 use crate::run::{OnReady, Running};
 
 /// Runs a container until it is told to stop. Says so when it is ready.
 ///
 /// # Errors
 /// What kept it from starting.
-pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String> {
+pub(crate) fn run(mut settings: Settings, ready: OnReady) -> Result<ExitCode, String> {
     init_log(&settings.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -68,6 +69,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     let resources = ResourceRegistry::start(&settings.resource, settings.default_databases.clone())?;
 
     // 3. The connectors: bound now, so that a port in use is found before anything is started; accepting comes last.
+    let (challenges, certificate) = acme::prepare(&mut settings)?;
     let config = server_config(&settings)?;
     let sink: Arc<dyn AccessSink> = match &access {
         Some(log) => log.clone(),
@@ -79,6 +81,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
         counters: counters.clone(),
         limits: config.limits.clone(),
         protect: Protect::new(&settings.protect, &*resources)?,
+        challenges,
     });
     let server = Arc::new(Server::start(&config, pipeline).map_err(text)?);
 
@@ -172,6 +175,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
     // 7. Traffic, once the first look at the deploy folders has settled.
     let announce = std::thread::spawn({
         let (deployer, server, stopping) = (deployer.clone(), server.clone(), stopping.clone());
+        let handle = runtime.handle().clone();
         move || {
             while !deployer.wait_ready(Duration::from_millis(500)) {
                 if stopping.load(Ordering::Acquire) {
@@ -179,6 +183,7 @@ pub(crate) fn run(settings: Settings, ready: OnReady) -> Result<ExitCode, String
                 }
             }
             server.accept();
+            acme::run(certificate, &handle);
             ready(Running { urls, deployer });
             let _ = std::io::stdout().flush();
         }

@@ -1,6 +1,7 @@
 //! The `wharf` program: reads the command line and hands over to one file for each command.
 #![forbid(unsafe_code)]
 
+mod acme;
 mod apps;
 mod backends;
 mod check;

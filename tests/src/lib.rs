@@ -2,6 +2,7 @@
 //! own, and speaks HTTP to it over plain sockets.
 #![forbid(unsafe_code)]
 
+mod acme;
 mod authority;
 mod cgi;
 mod databases;
@@ -18,6 +19,7 @@ mod websocket;
 
 use std::time::{Duration, Instant};
 
+pub use acme::Acme;
 pub use authority::{Authority, Signed};
 pub use cgi::{CGI_ENV, CGI_TOML, cgi_app, cgi_program, cgi_variables, is_alive};
 pub use databases::{Database, Engine};

@@ -183,7 +183,7 @@ fn a_provider_that_denies_changes_keys_or_goes_away_is_lived_with() {
     assert_eq!(sign_in(&mut browser, &provider, "GET", "/app/private/x", b"").status, 403);
     // With new keys it is asked again, but not at once: a stranger must not make the container ask with each request.
     let wharf = start(&provider, "");
-    let mut sign_in = |cookies: &mut BTreeMap<String, String>| {
+    let sign_in = |cookies: &mut BTreeMap<String, String>| {
         let mut browser = Browser::new(&wharf);
         let answer = sign_in(&mut browser, &provider, "GET", "/app/private/x", b"");
         *cookies = browser.cookies.clone();

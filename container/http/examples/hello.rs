@@ -59,6 +59,7 @@ fn main() -> std::io::Result<()> {
         counters: Arc::new(ServerCounters::default()),
         limits: Limits::default(),
         protect: None,
+        challenges: None,
     });
     let listen = vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))];
     let server = Server::start(&ServerConfig { listen, workers, ..ServerConfig::default() }, pipeline)?;

@@ -14,6 +14,7 @@ use http::{Request, Response, StatusCode, Uri};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
+use wharf_kernel::challenges::Challenges;
 use wharf_kernel::{
     AccessRecord, AccessSink, Authenticated, Body, Connection, Permit, ResponseFuture, Routes, ServerCounters,
 };
@@ -39,6 +40,8 @@ pub struct Pipeline {
     pub limits: Limits,
     /// What is refused before an application sees it, and what is added to every answer; nothing costs nothing.
     pub protect: Option<Protect>,
+    /// Challenges of an ACME authority, where one is asked for certificates.
+    pub challenges: Option<Arc<Challenges>>,
 }
 
 impl Pipeline {
@@ -108,6 +111,10 @@ impl Pipeline {
         };
         if let Some(record) = &mut tail.record {
             record.host = (*authority.text).into();
+        }
+
+        if let Some(answer) = self.challenges.as_ref().and_then(|open| open.answer(request.uri().path())) {
+            return State::Answered(Response::new(Body::from(answer)));
         }
 
         if let Some(incoming) = incoming {

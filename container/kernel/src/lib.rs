@@ -7,6 +7,7 @@ pub mod admin;
 pub mod app;
 pub mod backends;
 pub mod body;
+pub mod challenges;
 pub mod counters;
 pub mod drain;
 pub mod endpoint;

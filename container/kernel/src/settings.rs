@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fairness::Share;
 use crate::options::SessionSettings;
+mod acme;
 mod admin;
 mod listen;
 mod log;
@@ -19,6 +20,7 @@ mod server;
 mod source;
 mod tls;
 
+pub use acme::Acme;
 pub use admin::{Admin, AdminRole, AdminToken};
 pub use listen::Listen;
 pub use log::{AccessFormat, AccessLog, Log, LogFormat};
@@ -166,6 +168,7 @@ impl Settings {
         let secure = self.server.listen.iter().find(|l| matches!(l, Listen::Tls(_)));
         if let Some(secure) = secure
             && self.tls.certificate.is_empty()
+            && self.tls.acme.is_none()
         {
             let what = format!(
                 "{secure} needs a certificate: add [[tls.certificate]] with chain = \"FILE\" and key = \"FILE\""

@@ -122,6 +122,7 @@ pub fn start_with(limits: Limits, routes: Vec<Arc<Route>>) -> Running {
         counters: Arc::new(ServerCounters::default()),
         limits: limits.clone(),
         protect: None,
+        challenges: None,
     });
     let config = ServerConfig {
         listen: vec![Listen::Tcp("127.0.0.1:0".parse().unwrap())],

@@ -6,6 +6,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Acme;
+
 /// `[tls]`: certificates and rules of the `https://` listeners.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -27,6 +29,9 @@ pub struct Tls {
     pub reload_interval: Duration,
     /// `[[tls.certificate]]`: the certificates, found by the name that a client asks for.
     pub certificate: Vec<Certificate>,
+    /// `[tls.acme]`: a certificate that an authority gives by itself (ACME, RFC 8555).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acme: Option<Acme>,
 }
 
 impl Default for Tls {
@@ -38,6 +43,7 @@ impl Default for Tls {
             handshake_timeout: Duration::from_secs(10),
             reload_interval: Duration::from_secs(5),
             certificate: Vec::new(),
+            acme: None,
         }
     }
 }
@@ -58,6 +64,9 @@ impl Tls {
             let what =
                 "client certificates are asked for, but no authority is trusted: set tls.client_ca to a PEM file";
             return Err(("tls.client_auth".into(), what.into()));
+        }
+        if let Some(acme) = &self.acme {
+            acme.check().map_err(|(key, what)| (format!("tls.acme.{key}"), what))?;
         }
         for (key, time) in
             [("tls.handshake_timeout", self.handshake_timeout), ("tls.reload_interval", self.reload_interval)]
