@@ -81,10 +81,7 @@ impl Acme {
         });
         let router = Router::new()
             .route("/directory", get(directory))
-            .route(
-                "/nonce",
-                get(|State(acme): Shares| async move { acme.with_nonce(StatusCode::OK, Value::Null) }),
-            )
+            .route("/nonce", get(|State(acme): Shares| async move { acme.with_nonce(StatusCode::OK, Value::Null) }))
             .route("/account", post(account))
             .route("/orders", post(new_order))
             .route("/{what}/{id}", post(of_order))
