@@ -11,6 +11,7 @@ mod fixtures;
 pub mod h2;
 mod http;
 mod load;
+mod php;
 mod provider;
 mod server;
 mod site;
@@ -30,6 +31,7 @@ pub use fixtures::{
 pub use h2::H2;
 pub use http::{Answer, Client};
 pub use load::{Load, Tally};
+pub use php::{Fpm, copy, fpm_program};
 pub use provider::{CLIENT, Provider};
 pub use server::Wharf;
 pub use site::{Output, Site};

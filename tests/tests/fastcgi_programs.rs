@@ -1,62 +1,7 @@
 //! Programs from Debian's packages behind FastCGI: PHP in both of its forms, DokuWiki, and ASP.NET pages on Mono.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-
-use wharf_tests::{Answer, Browser, Site, Wharf, installed, is_alive, wait, within, workspace};
-
-/// The PHP FastCGI process manager on a socket of its own.
-struct Fpm {
-    child: Child,
-    socket: PathBuf,
-}
-
-impl Drop for Fpm {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The newest `php-fpm` there is; its name has its version in it.
-fn fpm_program() -> String {
-    let names = fs::read_dir("/usr/sbin").into_iter().flatten().flatten();
-    let mut names: Vec<_> = names.filter_map(|e| e.file_name().into_string().ok()).collect();
-    names.retain(|name| name.starts_with("php-fpm"));
-    names.sort();
-    format!("/usr/sbin/{}", names.last().map_or("php-fpm", String::as_str))
-}
-
-impl Fpm {
-    /// Two processes, with the further lines in their pool.
-    fn start(site: &Site, pool: &str) -> Self {
-        let (socket, conf) = (site.path("fpm.sock"), site.path("fpm.conf"));
-        let root = rustix::process::geteuid().is_root();
-        let user = if root { "user = root\ngroup = root\n" } else { "" };
-        fs::create_dir_all(site.path("sessions")).unwrap();
-        let text = format!(
-            "[global]\nerror_log = {log}\ndaemonize = no\n[www]\nlisten = {socket}\n{user}pm = static\npm.max_children = 2\n\
-             pm.status_path = /status\nping.path = /ping\nphp_admin_value[session.save_path] = {sessions}\n{pool}",
-            log = site.path("fpm.log").display(),
-            socket = socket.display(),
-            sessions = site.path("sessions").display(),
-        );
-        site.put("fpm.conf", text);
-        let mut command = Command::new(fpm_program());
-        command.args(["-F", "-y"]).arg(&conf).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        if root {
-            command.arg("-R");
-        }
-        let child = command.spawn().expect("php-fpm runs");
-        wait("php-fpm's socket", || socket.exists().then_some(()));
-        Self { child, socket }
-    }
-
-    fn toml(&self, options: &str) -> String {
-        format!("kind = \"fastcgi\"\n[fastcgi]\naddress = \"unix:{}\"\n{options}", self.socket.display())
-    }
-}
+use wharf_tests::{Answer, Browser, Fpm, Site, Wharf, copy, fpm_program, installed, is_alive, wait, within, workspace};
 
 const PAGE: &str = r#"<?php
 header("X-Method: " . $_SERVER["REQUEST_METHOD"]);
@@ -258,12 +203,6 @@ fn the_sample_greets_and_counts_visits() {
         "{text}"
     );
     assert!(browser.get("/php-hello/style.css").text().contains("font-family"));
-}
-
-/// Copies a folder, files behind links too.
-fn copy(from: &str, to: &Path) {
-    let status = Command::new("cp").args(["-rL", from]).arg(to).status().expect("cp runs");
-    assert!(status.success(), "{from}");
 }
 
 /// The value of a hidden field of a form.
