@@ -161,6 +161,38 @@ fn a_command_is_started_kept_running_and_ended() {
 }
 
 #[test]
+fn processes_come_with_the_requests_and_go_without() {
+    if !installed(&["/usr/bin/php-cgi"]) {
+        return;
+    }
+    let toml = "kind = \"fastcgi\"\n[fastcgi]\ncommand = [\"php-cgi\"]\nmin_processes = 1\nprocesses = 3\nmax_requests = 7\n\
+                process_idle_timeout = \"200ms\"\n";
+    let slow = "<?php echo getenv('PHP_FCGI_MAX_REQUESTS'); usleep(700000);";
+    let site = Site::new().with("deploy/app/slow.php", slow).with("deploy/app/quick.php", "<?php echo getmypid();");
+    let wharf = site.with("deploy/app/app.toml", toml).start(&[]);
+    assert_eq!(wharf.children().len(), 1);
+    for _ in 0..3 {
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = (0..5).map(|_| scope.spawn(|| wharf.get("/app/slow.php").text())).collect();
+            wait("three processes", || (wharf.children().len() == 3).then_some(()));
+            asked.into_iter().for_each(|answer| assert_eq!(answer.join().unwrap(), "7"));
+        });
+        wait("one process", || (wharf.children().len() == 1).then_some(()));
+    }
+    // Requests meet no process that is about to go.
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(3);
+    while std::time::Instant::now() < end {
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = (0..3).map(|_| scope.spawn(|| wharf.get("/app/quick.php").status)).collect();
+            asked.into_iter().for_each(|status| assert_eq!(status.join().unwrap(), 200, "{}", wharf.log()));
+        });
+        std::thread::sleep(std::time::Duration::from_millis(230));
+    }
+    fs::remove_dir_all(wharf.path("deploy/app")).unwrap();
+    wharf.wait_childless();
+}
+
+#[test]
 fn a_command_that_crashes_at_once_is_not_started_without_pause() {
     let toml = "kind = \"fastcgi\"\n[fastcgi]\ncommand = [\"false\"]\nprocesses = 1\n";
     let wharf = Site::new().with("deploy/app/x.php", "").with("deploy/app/app.toml", toml).start(&[]);

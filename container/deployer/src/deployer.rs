@@ -8,8 +8,6 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use wharf_kernel::admin::{AppStatus, OperationError};
 use wharf_kernel::guard::Guards;
 use wharf_kernel::launch::{Kind, Launcher, Retirement};
@@ -17,6 +15,7 @@ use wharf_kernel::routes::{HostSpec, Routes};
 use wharf_kernel::{AppCounters, AppId, Refusal, Share};
 
 use crate::app::App;
+use crate::folders::{Change, Folders};
 use crate::generation::Generation;
 use crate::handle::DeployerHandle;
 use crate::job::Ready;
@@ -76,7 +75,7 @@ pub struct Stats {
 }
 
 pub(crate) enum Message {
-    Files(notify::Result<notify::Event>),
+    Files(Change),
     Verified { name: String, generation: u64, version: String, sha256: String },
     Ended { name: String, generation: u64, result: Result<Ready, Refusal> },
     Retired { generation: u64, retirement: Retirement },
@@ -137,7 +136,7 @@ pub(crate) struct Deployer {
     pub(crate) last_generation: u64,
     sender: Sender<Message>,
     settle: Vec<SyncSender<()>>,
-    watcher: Option<RecommendedWatcher>,
+    watcher: Option<Folders>,
     watched: HashSet<PathBuf>,
     readiness: Arc<Readiness>,
     shutdown: Option<SyncSender<Vec<AppStatus>>>,
@@ -163,13 +162,7 @@ pub fn start(
     }
     let (sender, receiver) = channel();
     let events = sender.clone();
-    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
-        // Files of static sites are opened all the time; only writers matter.
-        if !event.as_ref().is_ok_and(|e| e.kind.is_access() && e.kind != written) {
-            let _ = events.send(Message::Files(event));
-        }
-    });
+    let watcher = Folders::start(move |change| drop(events.send(Message::Files(change))));
     let watcher = watcher
         .inspect_err(|error| tracing::warn!(%error, "changes in the deploy folder are found by looking every {:?} alone", config.poll_interval))
         .ok();
@@ -252,7 +245,10 @@ impl Deployer {
     /// Handles a message; says whether the folders must be looked at.
     fn take(&mut self, message: Message) -> bool {
         match message {
-            Message::Files(event) => return self.file_event(event),
+            Message::Files(change) => {
+                self.file_event(change);
+                return true;
+            }
             Message::Verified { name, generation, version, sha256 } => {
                 self.verified(&name, generation, version, sha256)
             }
@@ -276,29 +272,19 @@ impl Deployer {
         false
     }
 
-    fn file_event(&mut self, event: notify::Result<notify::Event>) -> bool {
-        let Ok(event) = event else { return true };
-        match event.kind {
-            EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Modify(ModifyKind::Name(_)) => {
-                for path in event.paths {
-                    if let Some(app) = self.apps.values_mut().find(|a| a.has_file(&path)) {
-                        app.seen.closed = true;
-                    }
-                    self.closed.insert(path);
-                }
-                true
-            }
-            EventKind::Access(_) => false,
-            EventKind::Modify(ModifyKind::Data(_)) | EventKind::Create(_) => {
-                for path in event.paths {
-                    if let Some(app) = self.apps.values_mut().find(|a| a.has_file(&path)) {
-                        app.seen.closed = false;
-                    }
-                    self.closed.remove(&path);
-                }
-                true
-            }
-            _ => true,
+    fn file_event(&mut self, change: Change) {
+        let (path, closed) = match change {
+            Change::Closed(path) => (path, true),
+            Change::Written(path) => (path, false),
+            Change::Other => return,
+        };
+        if let Some(app) = self.apps.values_mut().find(|a| a.has_file(&path)) {
+            app.seen.closed = closed;
+        }
+        if closed {
+            self.closed.insert(path);
+        } else {
+            self.closed.remove(&path);
         }
     }
 
@@ -313,11 +299,11 @@ impl Deployer {
         wanted.retain(|dir| dir.is_dir());
         let Some(watcher) = &mut self.watcher else { return };
         for gone in self.watched.difference(&wanted) {
-            let _ = watcher.unwatch(gone);
+            watcher.unwatch(gone);
         }
         let mut watched = HashSet::new();
         for dir in wanted {
-            if self.watched.contains(&dir) || watcher.watch(&dir, RecursiveMode::NonRecursive).is_ok() {
+            if self.watched.contains(&dir) || watcher.watch(&dir).is_ok() {
                 watched.insert(dir);
             } else if self.warned.insert(dir.clone()) {
                 tracing::warn!(dir = %dir.display(), "can't watch this folder; changes are found by the slow poll alone");

@@ -8,6 +8,7 @@
 mod app;
 pub mod app_toml;
 mod deployer;
+mod folders;
 mod generation;
 mod handle;
 mod job;

@@ -1,6 +1,7 @@
 //! nginx as the other server of a comparison.
 
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -32,8 +33,10 @@ impl Nginx {
     /// When there is no nginx, or it does not listen.
     pub fn start(folder: &Path, http: &str, server: &str) -> Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        // Started by root its workers would be somebody who may not open what root has made here.
+        let user = if std::fs::metadata("/proc/self")?.uid() == 0 { "user root; " } else { "" };
         let config = format!(
-            "daemon off; worker_processes auto; pid nginx.pid; error_log stderr crit; events {{ worker_connections 4096; }}
+            "{user}daemon off; worker_processes auto; pid nginx.pid; error_log stderr crit; events {{ worker_connections 4096; }}
             http {{ access_log off; keepalive_requests 100000000; client_body_temp_path t1; proxy_temp_path t2;
             fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5; {http}
             server {{ listen 127.0.0.1:{port}; {server} }} }}"

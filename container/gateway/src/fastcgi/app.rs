@@ -101,11 +101,16 @@ impl App {
             (None, None) => return Err(bad("has no address".into())),
         };
         let authorizer = options.authorizer.as_deref().map(FastCgiAddress::parse).transpose().map_err(bad)?;
+        let pool = Pool::new(address, options.connect_timeout, options.keep_connections(), options.keep_timeout);
+        let slots = Slots::new(options.max_connections(), options.queue, options.queue_timeout);
+        if let Some(supervisor) = &supervisor {
+            supervisor.follow(&pool, options.keep_connections(), slots.places(), options.process_idle_timeout);
+        }
         Ok(Self {
             common,
-            pool: Pool::new(address, options.connect_timeout, options.keep_connections(), options.keep_timeout),
+            pool,
             authorizer: authorizer.map(|a| Pool::new(a, options.connect_timeout, 0, options.keep_timeout)),
-            slots: Slots::new(options.max_connections(), options.queue, options.queue_timeout),
+            slots,
             supervisor,
             beneath,
             rules,
@@ -119,6 +124,13 @@ impl App {
     /// Whether the path below the context is one of the application's own status pages.
     pub(super) fn is_status(&self, inner: &str) -> bool {
         self.options.status_paths.iter().any(|p| p == inner)
+    }
+
+    /// Says that a request has its place.
+    pub(super) fn needs(&self) {
+        if let Some(supervisor) = &self.supervisor {
+            supervisor.need(self.slots.places().taken());
+        }
     }
 
     /// Says that a request was answered.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -88,7 +89,7 @@ pub(super) struct Pool {
     connect_timeout: Duration,
     /// How many are kept, those in use included: a process that waits on a connection accepts no other, so that keeping more
     /// than there are processes would leave requests waiting for ever.
-    keep: usize,
+    keep: AtomicUsize,
     keep_timeout: Duration,
     state: Mutex<State>,
 }
@@ -116,7 +117,7 @@ impl Pool {
         keep: usize,
         keep_timeout: Duration,
     ) -> Arc<Self> {
-        Arc::new(Self { address, connect_timeout, keep, keep_timeout, state: Mutex::default() })
+        Arc::new(Self { address, connect_timeout, keep: AtomicUsize::new(keep), keep_timeout, state: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -125,7 +126,7 @@ impl Pool {
 
     /// Whether connections are kept at all.
     pub(super) fn keeps(&self) -> bool {
-        self.keep > 0
+        self.keep.load(Ordering::Relaxed) > 0
     }
 
     /// A connection; one that was kept where `may_be_old`.
@@ -151,6 +152,15 @@ impl Pool {
         Ok(used)
     }
 
+    /// Keeps no more than so many from now on; with none in use, all that are kept are closed.
+    pub(super) fn keep_at_most(&self, count: usize) {
+        let mut state = self.lock();
+        self.keep.store(count, Ordering::Relaxed);
+        if state.in_use == 0 {
+            state.idle.clear();
+        }
+    }
+
     /// Closes what is kept; nothing is kept after this.
     pub(super) fn close(&self) {
         let mut state = self.lock();
@@ -172,7 +182,7 @@ impl Used {
         let pool = self.pool.clone();
         let mut state = pool.lock();
         // This one still counts among those in use.
-        if state.closed || state.in_use + state.idle.len() > pool.keep {
+        if state.closed || state.in_use + state.idle.len() > pool.keep.load(Ordering::Relaxed) {
             return drop(state);
         }
         state.idle.push_back((stream, Instant::now()));

@@ -74,6 +74,11 @@ struct Application {
 
 impl Endpoint for Application {
     fn call(&self, exchange: Exchange) -> ResponseFuture {
-        begin(self.app.clone(), &self.runtime, exchange)
+        // A connection that is kept must outlive the thread that it was opened on; one for a single request need not, and no thread has to
+        // be woken for it.
+        match Handle::try_current() {
+            Ok(here) if self.app.options.keep_connections() == 0 => begin(self.app.clone(), &here, exchange),
+            _ => begin(self.app.clone(), &self.runtime, exchange),
+        }
     }
 }

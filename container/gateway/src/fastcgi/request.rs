@@ -71,6 +71,7 @@ impl Programs for App {
         let Some(_slot) = slot else {
             return Err(unavailable("all connections that it may have are busy (max_connections, queue)"));
         };
+        self.needs();
         // Only what may be sent twice goes over a connection that may have been closed a moment ago.
         let again = asked.head.method.is_safe() && matches!(input, Some(Input::Nothing));
         let keep = again && self.pool.keeps();

@@ -1,29 +1,34 @@
 //! Keeps the processes of an application's own command running: started with the listening socket on descriptor 0, started again
-//! when they end, and later each time when they crash.
+//! when they end, and later each time when they crash. More come with the requests, and end when they are not needed.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::net::unix::pipe;
 use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wharf_kernel::Refusal;
 use wharf_kernel::options::{FastCgiAddress, FastCgiOptions};
 use wharf_kernel::refusal::Code;
 
+use super::connection::Pool;
 use crate::program::errors::{self, Budget};
 use crate::program::process::{Process, Processes, Start};
+use crate::program::slots::Places;
 
 /// A process that lived for less than this and served nothing has crashed, whatever it says.
 const CRASH: Duration = Duration::from_secs(1);
+/// How often it is looked whether something has happened for which there is no event.
+const TICK: Duration = Duration::from_millis(20);
 /// The first pause after a crash; each is twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest.
@@ -51,9 +56,20 @@ struct Shared {
     resting: AtomicUsize,
     /// How often the last of them crashed.
     outages: AtomicU64,
-    count: usize,
+    /// How many there are, those that rest included; and how many there may be.
+    running: AtomicUsize,
+    least: usize,
+    most: usize,
+    /// The most requests at once since the last look.
+    peak: AtomicUsize,
+    /// A permit for each process that is to end.
+    surplus: Semaphore,
     /// Requests that were answered.
     served: AtomicU64,
+    grace: Duration,
+    /// Connections, of which no more are kept than there are processes; and how many may be kept.
+    pool: OnceLock<(Arc<Pool>, usize)>,
+    runtime: Handle,
 }
 
 impl Supervisor {
@@ -75,6 +91,9 @@ impl Supervisor {
         let listener = UnixListener::bind(&socket).map_err(|e| refuse(format!("its socket: {e}")))?;
         let filled = |argument: &String| argument.replace("{root}", &root.to_string_lossy()).replace("{context}", app);
         let mut variables = vec![("PATH".to_owned(), b"/usr/local/bin:/usr/bin:/bin:/usr/sbin".to_vec())];
+        let limit =
+            options.max_requests.map(|count| ("PHP_FCGI_MAX_REQUESTS".to_owned(), count.to_string().into_bytes()));
+        variables.extend(limit);
         variables.extend(options.env.iter().map(|(n, v)| (n.clone(), v.clone().into_bytes())));
         let shared = Arc::new(Shared {
             app: app.to_owned(),
@@ -86,14 +105,21 @@ impl Supervisor {
             budget: budget.clone(),
             resting: AtomicUsize::new(0),
             outages: AtomicU64::new(0),
-            count: options.processes(),
+            running: AtomicUsize::new(options.min_processes()),
+            least: options.min_processes(),
+            most: options.processes(),
+            peak: AtomicUsize::new(0),
+            surplus: Semaphore::new(0),
             served: AtomicU64::new(0),
+            grace: options.kill_timeout,
+            pool: OnceLock::new(),
+            runtime: runtime.clone(),
         });
         let this = Self { shared, socket, _folder: folder };
         let _context = runtime.enter();
-        for _ in 0..this.shared.count {
+        for _ in 0..this.shared.least {
             match this.shared.spawn() {
-                Ok(started) => drop(runtime.spawn(keep(this.shared.clone(), started))),
+                Ok(started) => drop(runtime.spawn(keep(this.shared.clone(), started, false))),
                 Err(error) => {
                     this.stop(Duration::ZERO);
                     return Err(refuse(error.to_string()).fix("name a program that is installed, or its whole path"));
@@ -106,6 +132,44 @@ impl Supervisor {
     /// Where the processes listen.
     pub(super) fn address(&self) -> FastCgiAddress {
         FastCgiAddress::Unix(self.socket.clone())
+    }
+
+    /// Keeps as many processes from now on as requests need. They come over `pool`, which may keep `kept` connections, and wait for
+    /// `places`.
+    pub(super) fn follow(&self, pool: &Arc<Pool>, kept: usize, places: &Places, idle: Duration) {
+        let _ = self.shared.pool.set((pool.clone(), kept));
+        self.shared.keep_connections();
+        if self.shared.least < self.shared.most {
+            self.shared.runtime.spawn(trim(self.shared.clone(), places.clone(), idle));
+        }
+    }
+
+    /// Says how many requests are under way, the newest included.
+    pub(super) fn need(&self, requests: usize) {
+        let shared = &self.shared;
+        if shared.least == shared.most {
+            return;
+        }
+        shared.peak.fetch_max(requests, Ordering::Relaxed);
+        let running = shared.running.load(Ordering::SeqCst);
+        let more = requests > running && running < shared.most && !shared.is_down();
+        let counted = || shared.running.compare_exchange(running, running + 1, Ordering::SeqCst, Ordering::SeqCst);
+        // Of several that see the same number one starts a process; the others find it, or need one more themselves.
+        if more && counted().is_ok() {
+            let shared = shared.clone();
+            self.shared.runtime.spawn(async move {
+                match shared.spawn() {
+                    Ok(started) => {
+                        shared.keep_connections();
+                        keep(shared, started, true).await;
+                    }
+                    Err(error) => {
+                        tracing::warn!(app = %shared.app, "the command can't be started once more: {error}");
+                        shared.running.fetch_sub(1, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
     }
 
     /// Says that a request was answered.
@@ -133,7 +197,14 @@ type Started = (Process, [JoinHandle<()>; 2]);
 
 impl Shared {
     fn is_down(&self) -> bool {
-        self.resting.load(Ordering::SeqCst) >= self.count
+        self.resting.load(Ordering::SeqCst) >= self.running.load(Ordering::SeqCst)
+    }
+
+    /// A process that waits on a connection accepts no other.
+    fn keep_connections(&self) {
+        if let Some((pool, kept)) = self.pool.get() {
+            pool.keep_at_most(self.running.load(Ordering::SeqCst).min(*kept));
+        }
     }
 
     /// Closes the connections that were made to a process which has crashed before it accepted them: there is none to answer
@@ -174,12 +245,22 @@ impl Shared {
     }
 }
 
-/// Keeps one process running for as long as the application does.
-async fn keep(shared: Arc<Shared>, mut started: Started) {
+/// Keeps one process running for as long as the application does or, where it is one of those that come and go, until there are too
+/// many.
+async fn keep(shared: Arc<Shared>, mut started: Started, may_go: bool) {
     let mut pause = FIRST_PAUSE;
     loop {
         let (begin, served) = (Instant::now(), shared.served.load(Ordering::Relaxed));
-        let status = started.0.wait().await;
+        let status = tokio::select! {
+            status = started.0.wait() => status,
+            Ok(permit) = shared.surplus.acquire(), if may_go => {
+                permit.forget();
+                started.0.end(shared.grace).await;
+                shared.running.fetch_sub(1, Ordering::SeqCst);
+                tracing::debug!(app = %shared.app, "a process of the command is not needed any more");
+                return;
+            }
+        };
         if shared.processes.is_closed() {
             return;
         }
@@ -205,6 +286,43 @@ async fn keep(shared: Arc<Shared>, mut started: Started) {
                 }
             }
         };
+    }
+}
+
+/// Ends processes that were not needed for `idle`. Which of them serves a request is not known, so they end when none is under way; those
+/// that come meanwhile wait.
+async fn trim(shared: Arc<Shared>, places: Places, idle: Duration) {
+    let mut since = Instant::now();
+    loop {
+        tokio::time::sleep((idle / 4).max(TICK)).await;
+        if shared.processes.is_closed() {
+            return;
+        }
+        shared.peak.fetch_max(places.taken(), Ordering::Relaxed);
+        if since.elapsed() < idle {
+            continue;
+        }
+        let wanted = shared.peak.load(Ordering::Relaxed).max(shared.least);
+        let surplus = shared.running.load(Ordering::SeqCst).saturating_sub(wanted);
+        if surplus > 0 {
+            let Some(all) = places.take_all() else { continue };
+            if let Some((pool, kept)) = shared.pool.get() {
+                pool.keep_at_most(wanted.min(*kept));
+            }
+            shared.surplus.add_permits(surplus);
+            let gone = async {
+                while shared.running.load(Ordering::SeqCst) > wanted {
+                    tokio::time::sleep(TICK).await;
+                }
+            };
+            let _ = tokio::time::timeout(shared.grace + TICK, gone).await;
+            // One that rests after a crash is not told now; it goes on.
+            let left = shared.surplus.available_permits();
+            drop(shared.surplus.try_acquire_many(left as u32).map(SemaphorePermit::forget));
+            drop(all);
+        }
+        since = Instant::now();
+        shared.peak.store(places.taken(), Ordering::Relaxed);
     }
 }
 

@@ -17,8 +17,16 @@ pub struct FastCgiOptions {
     /// The program and its arguments, started with the listening socket on descriptor 0. `{root}` and `{context}` in an argument
     /// stand for the document root and the context path (`/` for the root).
     pub command: Vec<String>,
-    /// How many processes of the command. Default 4; 1 for ASP.NET.
+    /// How many processes of the command, at most. Default 4; 1 for ASP.NET.
     pub processes: Option<usize>,
+    /// How many there are always; more come with the requests. Default as many as `processes`.
+    pub min_processes: Option<usize>,
+    /// After so long without need, processes beyond `min_processes` end. Default `"10s"`.
+    #[serde(with = "humantime_serde")]
+    pub process_idle_timeout: Duration,
+    /// Requests after which a process of the command ends, and another takes its place: told to it as `PHP_FCGI_MAX_REQUESTS`. Default
+    /// as the program has it.
+    pub max_requests: Option<u32>,
     /// Environment variables of the command. It gets nothing else but `PATH`.
     pub env: BTreeMap<String, String>,
     /// From SIGTERM to SIGKILL, at the end of the command. Default `"5s"`.
@@ -92,6 +100,9 @@ impl Default for FastCgiOptions {
             address: None,
             command: Vec::new(),
             processes: None,
+            min_processes: None,
+            process_idle_timeout: Duration::from_secs(10),
+            max_requests: None,
             env: BTreeMap::new(),
             kill_timeout: Duration::from_secs(5),
             params: BTreeMap::new(),
@@ -173,6 +184,11 @@ impl FastCgiOptions {
         self.processes.unwrap_or(4)
     }
 
+    /// Processes of the command that there are always.
+    pub fn min_processes(&self) -> usize {
+        self.min_processes.unwrap_or_else(|| self.processes())
+    }
+
     /// Requests at once.
     pub fn max_connections(&self) -> usize {
         let usual = if self.command.is_empty() || self.processes() == 1 { 32 } else { self.processes() };
@@ -201,8 +217,12 @@ impl FastCgiOptions {
         if let Some(address) = &self.authorizer {
             FastCgiAddress::parse(address).map_err(|e| format!("authorizer: {e}"))?;
         }
-        if self.command.is_empty() && (self.processes.is_some() || !self.env.is_empty()) {
-            return Err("processes and env are those of a command".into());
+        let of_command = self.processes.is_some() || self.min_processes.is_some() || self.max_requests.is_some();
+        if self.command.is_empty() && (of_command || !self.env.is_empty()) {
+            return Err("processes, min_processes, max_requests and env are those of a command".into());
+        }
+        if self.min_processes() > self.processes() {
+            return Err(format!("min_processes is more than processes, which is {}", self.processes()));
         }
         let named = [("extensions", &self.extensions), ("virtual_extensions", &self.virtual_extensions)];
         for (key, extension) in named.iter().flat_map(|(k, list)| list.iter().flatten().map(move |e| (k, e))) {
@@ -241,6 +261,7 @@ impl FastCgiOptions {
             ("connect_timeout", self.connect_timeout),
             ("first_byte_timeout", self.first_byte_timeout),
             ("idle_timeout", self.idle_timeout),
+            ("process_idle_timeout", self.process_idle_timeout),
             ("total_timeout", self.total_timeout),
         ];
         if let Some((key, _)) = times.iter().find(|(_, time)| time.is_zero()) {
@@ -248,6 +269,7 @@ impl FastCgiOptions {
         }
         let counts = [
             ("processes", self.processes()),
+            ("min_processes", self.min_processes()),
             ("max_connections", self.max_connections()),
             ("max_header_bytes", self.max_header_bytes),
             ("max_header_fields", self.max_header_fields),
@@ -278,6 +300,10 @@ mod tests {
             ("address = \"a:1\"\nprocesses = 2", "of a command"),
             ("command = [\"\"]", "no name"),
             ("command = [\"x\"]\nprocesses = 0", "processes must"),
+            ("command = [\"x\"]\nmin_processes = 0", "min_processes must"),
+            ("command = [\"x\"]\nmin_processes = 5", "min_processes is more"),
+            ("command = [\"x\"]\nmin_processes = 1\nmax_requests = 500", ""),
+            ("address = \"a:1\"\nmax_requests = 2", "of a command"),
             ("address = \"a:1\"\nextensions = [\".php\"]", "write \"php\""),
             ("address = \"a:1\"\nextensions = []", "all_paths"),
             ("address = \"a:1\"\nindex = [\"a/b\"]", "no name of a file"),

@@ -46,6 +46,7 @@ impl Acme {
             match wharf_mapping::parse_host(name) {
                 Ok(host)
                     if host.host == *name
+                        && !name.contains(|c: char| c.is_ascii_uppercase())
                         && name.contains(|c: char| c.is_ascii_alphabetic())
                         && !name.contains(':') => {}
                 _ => return Err(("names", format!("'{}' is not a host name in lower case", name.escape_debug()))),
