@@ -81,6 +81,13 @@ fn the_interrupted_request_goes_on_after_the_sign_in() {
         assert_eq!(browser.get("/files/logout").text(), "root");
         assert_eq!(browser.get("/files/private/x.txt").text(), "the form");
     }
+    // Not to another host, whatever was asked for.
+    let mut browser = Browser::new(&wharf);
+    assert_eq!(browser.send("GET", "//files//private/x.txt?a=//b", &[], b"").status, 303);
+    let form = b"j_username=ann&j_password=secret+of+ann";
+    let form_type = [("Content-Type", "application/x-www-form-urlencoded")];
+    let answer = browser.send("POST", "/files/j_security_check", &form_type, form);
+    assert_eq!((answer.status, answer.header("location")), (303, Some("/files//private/x.txt?a=//b")));
     // Content goes on too, once.
     let mut browser = Browser::new(&wharf);
     let form = [("a", "1 & 2"), ("b", "\u{e9}")];

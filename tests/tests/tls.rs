@@ -2,11 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use wharf_tests::{Authority, Signed, Site, Wharf, chameleon, printed, tool, wait};
 
 const LISTEN: &str = "server.listen=[\"127.0.0.1:0\", \"https://127.0.0.1:0\"]";
@@ -349,6 +352,54 @@ fn handshakes_that_stall_are_cut_and_harm_nobody() {
         (log.contains("a TLS handshake took too long") && log.contains("a TLS handshake failed")).then_some(())
     });
     wait("the connections to be gone", || (wharf.descriptors() <= descriptors).then_some(()));
+}
+
+/// One address that begins handshakes as fast as it can: whole ones, ones that it breaks off, and bytes that are none.
+#[test]
+fn a_flood_of_handshakes_leaves_the_others_served() {
+    let authority = Authority::new("ca");
+    let wharf = start(site(&authority, &[("a", &["localhost"])]), &[]);
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
+    let address = wharf.secure_addr();
+    let hello = || ClientConnection::new(config.clone(), "localhost".try_into().unwrap()).unwrap();
+    let whole = || {
+        let mut stream = StreamOwned::new(hello(), TcpStream::connect(address).unwrap());
+        stream.sock.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(b"GET /shop/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    };
+    let (left, begun) = (AtomicUsize::new(2000), Instant::now());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while let Ok(number) = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+                {
+                    let Ok(mut stream) = TcpStream::connect(address) else { continue };
+                    let _ = match number % 4 {
+                        0 => hello().complete_io(&mut stream).map(drop),
+                        1 => hello().write_tls(&mut stream).map(drop),
+                        2 => stream.write_all(b"\x16\x03\x01\x02\x00no hello at all"),
+                        _ => Ok(()),
+                    };
+                }
+            });
+        }
+        // The others, over new connections and without TLS.
+        while left.load(Ordering::SeqCst) > 0 {
+            let answer = whole();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            assert_eq!(wharf.get("/shop/").status, 200);
+        }
+    });
+    println!("2000 connections in {:?}", begun.elapsed());
+    assert!(whole().starts_with("HTTP/1.1 200"));
+    assert!(!wharf.log().contains("panicked"), "{}", wharf.log());
 }
 
 #[test]

@@ -140,7 +140,7 @@ impl SignIn {
         Ask {
             method: asking.method.clone(),
             path: asking.path.to_owned(),
-            target: asking.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned(),
+            target: own_target(asking.uri.path_and_query().map_or("/", |target| target.as_str())),
             content_type: asking.headers.get(CONTENT_TYPE).cloned(),
             authority: asking.authority.to_owned(),
             navigates: header("sec-fetch-mode").is_none_or(|mode| mode == b"navigate"),
@@ -275,9 +275,9 @@ impl SignIn {
         let mine = mine.ok_or_else(unknown)?;
         // A code is good once, and so is a state.
         keep_pending(&session, &others)?;
+        self.sessions.save(&session).await;
         if let Some(error) = field("error") {
             tracing::warn!(realm = self.realm, error = %error.escape_debug(), "the provider signs nobody in");
-            self.sessions.save(&session).await;
             return Err(detail(StatusCode::FORBIDDEN, "The provider has not signed you in."));
         }
         let code = field("code").ok_or_else(unknown)?;
@@ -439,6 +439,11 @@ fn failed(failure: &Failure) -> Denied {
 
 fn principal(session: &Session) -> Option<Principal> {
     serde_json::from_str(&session.note(USER)?).ok()
+}
+
+/// A target that leads here: with two slashes at its beginning it would be another host's.
+fn own_target(target: &str) -> String {
+    format!("/{}", target.trim_start_matches('/'))
 }
 
 /// A page without its query.
