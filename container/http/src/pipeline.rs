@@ -263,7 +263,8 @@ fn record<B>(request: &Request<B>, connection: &Connection, id: &Arc<str>) -> Ac
 /// How long an application may take to begin its answer.
 struct Patience {
     slot: Arc<Slot>,
-    /// HTTP/2: the connection's slot can't wake a single request.
+    /// HTTP/2: the connection's slot can't wake a single request. The timer begins when the answer is not there at once.
+    limit: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
     /// Bytes of the request body when it was looked at last.
     seen: u64,
@@ -271,10 +272,10 @@ struct Patience {
 
 impl Patience {
     fn begin(state: &State, slot: &Arc<Slot>, limit: Duration) -> Self {
-        let mut this = Self { slot: slot.clone(), timer: None, seen: 0 };
+        let mut this = Self { slot: slot.clone(), limit: None, timer: None, seen: 0 };
         if matches!(state, State::Running(..)) && !limit.is_zero() {
             if slot.http2 {
-                this.timer = Some(Box::pin(tokio::time::sleep(limit)));
+                this.limit = Some(limit);
             } else {
                 slot.await_answer(limit);
             }
@@ -284,6 +285,9 @@ impl Patience {
 
     /// Whether it has ended. While the request body comes in, it begins anew.
     fn has_ended(&mut self, tail: Option<&Tail>, cx: &mut Context<'_>) -> bool {
+        if let Some(limit) = self.limit.take() {
+            self.timer = Some(Box::pin(tokio::time::sleep(limit)));
+        }
         loop {
             let due = match &mut self.timer {
                 Some(timer) => timer.as_mut().poll(cx).is_ready(),
