@@ -61,7 +61,7 @@ impl Client<UnixStream> {
     /// As the socket says.
     pub fn connect_unix(to: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(to)?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(180)))?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 }
