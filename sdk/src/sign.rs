@@ -158,10 +158,10 @@ impl Request {
     /// (`HttpServletRequest.authenticate`).
     ///
     /// ```
-    /// # use wharf_sdk::{IntoResponse, Request, Response};
+    /// # use wharf_sdk::{Request, Response};
     /// async fn mine(mut request: Request) -> Response {
     ///     match request.authenticate().await {
-    ///         Ok(user) => format!("yours, {}", user.name()).into_response(),
+    ///         Ok(user) => Response::text(format!("yours, {}", user.name())),
     ///         Err(ask) => ask,
     ///     }
     /// }

@@ -29,7 +29,9 @@ fn redeploy(
 fn alternating_builds_under_load_lose_nothing_and_leave_nothing() {
     let builds = [("version a", library("redeploy-a")), ("version b", library("redeploy-b"))];
     let site = Site::new().with("deploy/shop.so", &builds[0].1);
-    let wharf = site.start(&["--set", "access_log.format=off"]);
+    // No connection ends for another reason, however long this takes.
+    let wharf =
+        site.start(&["--set", "access_log.format=off", "--set", "server.limits.keep_alive_requests=1000000000"]);
     let load = Load::start(wharf.addr(), &["/shop/", "/shop/sleep", "/shop/spawn"], 4, Duration::ZERO);
     let answer = |round: usize| format!("{} generation {}\n", builds[round % 2].0, round + 1);
     let rounds = (1..=20).map(|round| (answer(round), builds[round % 2].1.clone()));
@@ -72,10 +74,8 @@ fn a_request_in_flight_is_answered_by_the_version_it_began_with() {
     wait("the request", || (wharf.app("shop")["generations"][0]["leases"] == 1).then_some(()));
     wharf.put("deploy/shop.so", chameleon("new"));
     wharf.wait_for("/shop/", "new");
-    let old = wharf.app("shop")["generations"].as_array().unwrap().last().unwrap().clone();
     let answer = slow.read("GET").unwrap();
     assert_eq!((answer.status, answer.text().as_str()), (200, "old"));
-    assert!(old["state"] == "draining" && old["leases"] == 1 || old["state"] == "serving", "{old}");
     // The same connection goes on with the new one.
     assert_eq!(slow.get("/shop/slow").unwrap().text(), "new");
     wharf.wait_alone("shop");
