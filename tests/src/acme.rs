@@ -148,15 +148,15 @@ impl Shared {
     }
 
     /// RFC 8555, sections 6.2 to 6.5.
-    fn open(&self, path: &str, body: &[u8]) -> Result<Signed, Response> {
-        let wrong = |what: &str| self.refuse("malformed", what);
+    fn open(&self, path: &str, body: &[u8]) -> Result<Signed, Box<Response>> {
+        let wrong = |what: &str| Box::new(self.refuse("malformed", what));
         let jws: Value = serde_json::from_slice(body).map_err(|_| wrong("no JWS"))?;
         let head: Value = serde_json::from_slice(&decoded(&jws["protected"])).map_err(|_| wrong("no header"))?;
         if head["url"].as_str() != Some(&format!("{}{path}", self.base)) {
             return Err(wrong("another url"));
         }
         if !locked(&self.nonces).remove(head["nonce"].as_str().unwrap_or_default()) {
-            return Err(self.refuse("badNonce", "an old nonce"));
+            return Err(Box::new(self.refuse("badNonce", "an old nonce")));
         }
         let account = head["kid"].as_str().unwrap_or_default().to_owned();
         let key = if account.is_empty() { head["jwk"].clone() } else { locked(&self.accounts)[&account].clone() };
@@ -233,7 +233,7 @@ fn located(mut response: Response, url: &str) -> Response {
 async fn account(State(acme): Shares, body: Bytes) -> Response {
     let signed = match acme.open("/account", &body) {
         Ok(signed) => signed,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     if signed.payload["termsOfServiceAgreed"] != true {
         return acme.refuse("userActionRequired", "the terms of service");
@@ -247,7 +247,7 @@ async fn account(State(acme): Shares, body: Bytes) -> Response {
 async fn new_order(State(acme): Shares, body: Bytes) -> Response {
     let signed = match acme.open("/orders", &body) {
         Ok(signed) => signed,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     let [name] = signed.payload["identifiers"].as_array().map_or(&[][..], Vec::as_slice) else {
         return acme.refuse("malformed", "one name, please");
@@ -262,7 +262,7 @@ async fn new_order(State(acme): Shares, body: Bytes) -> Response {
 async fn of_order(State(acme): Shares, Path((what, id)): Path<(String, String)>, body: Bytes) -> Response {
     let signed = match acme.open(&format!("/{what}/{id}"), &body) {
         Ok(signed) => signed,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     if locked(&acme.orders).get(&id).is_none_or(|order| order.account != signed.account) {
         return acme.refuse("unauthorized", "another's order");

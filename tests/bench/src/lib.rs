@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub use nginx::{Killed, Nginx};
 pub use per_core::listen_on_all;
 pub use rate::{Rate, h2_rate_of, on, rate, rate_of};
-pub use turns::{Measured, in_turns};
+pub use turns::{Measured, Rounds, in_turns};
 
 /// Anything that goes wrong ends a measurement.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

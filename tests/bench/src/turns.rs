@@ -1,6 +1,19 @@
 //! Servers measured in turns (A B A B …), and how the first compares with the others in each round.
 
+use clap::Args;
+
 use crate::{Rate, Result, median_and_p99};
+
+/// How often and for how long each server is measured.
+#[derive(Debug, Clone, Args)]
+pub struct Rounds {
+    /// Rounds; each measures every server once.
+    #[arg(long, default_value_t = 9)]
+    pub rounds: usize,
+    /// Seconds for each measurement.
+    #[arg(long, default_value_t = 3)]
+    pub seconds: u32,
+}
 
 /// A server: its name, and what measures it for so many seconds.
 pub type Measured<'a> = (&'a str, Box<dyn Fn(u32) -> Result<Rate> + 'a>);
@@ -9,13 +22,13 @@ pub type Measured<'a> = (&'a str, Box<dyn Fn(u32) -> Result<Rate> + 'a>);
 ///
 /// # Errors
 /// When a measurement fails.
-pub fn in_turns(rounds: usize, seconds: u32, servers: &[Measured<'_>]) -> Result<()> {
+pub fn in_turns(Rounds { rounds, seconds }: &Rounds, servers: &[Measured<'_>]) -> Result<()> {
     for (_, measure) in servers {
         measure(1)?;
     }
     let mut all: Vec<Vec<Rate>> = Vec::new();
-    for _ in 0..rounds {
-        all.push(servers.iter().map(|(_, measure)| measure(seconds)).collect::<Result<_>>()?);
+    for _ in 0..*rounds {
+        all.push(servers.iter().map(|(_, measure)| measure(*seconds)).collect::<Result<_>>()?);
     }
     let median = |of: &dyn Fn(&[Rate]) -> f64| median_and_p99(all.iter().map(|round| of(round)).collect()).0;
     println!("{rounds} rounds of {seconds} s; medians");

@@ -10,16 +10,12 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::Parser;
-use wharf_bench::{Killed, Nginx, Result, Server, build, exit_code, in_turns, rate_of, wait_for, wharf};
+use wharf_bench::{Killed, Nginx, Result, Rounds, Server, build, exit_code, in_turns, rate_of, wait_for, wharf};
 
 #[derive(Parser)]
 struct Arguments {
-    /// Rounds; each measures both once.
-    #[arg(long, default_value_t = 9)]
-    rounds: usize,
-    /// Seconds for each measurement.
-    #[arg(long, default_value_t = 3)]
-    seconds: u32,
+    #[command(flatten)]
+    rounds: Rounds,
     /// Keep-alive connections of the client.
     #[arg(long, default_value_t = 16)]
     connections: u32,
@@ -84,8 +80,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         arguments.bytes, arguments.processes
     );
     in_turns(
-        arguments.rounds,
-        arguments.seconds,
+        &arguments.rounds,
         &[
             ("wharf", Box::new(|s| rate_of(&own, || wharf.cpu_seconds(), connections, s, false))),
             ("nginx", Box::new(|s| rate_of(&other, || nginx.cpu_seconds(), connections, s, false))),

@@ -7,17 +7,13 @@ use std::fs;
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
-use wharf_bench::{Result, Server, build, exit_code, h2_rate_of, in_turns, wharf};
+use wharf_bench::{Result, Rounds, Server, build, exit_code, h2_rate_of, in_turns, wharf};
 use wharf_tests::Authority;
 
 #[derive(Parser)]
 struct Arguments {
-    /// Rounds; each measures both once.
-    #[arg(long, default_value_t = 9)]
-    rounds: usize,
-    /// Seconds for each measurement.
-    #[arg(long, default_value_t = 3)]
-    seconds: u32,
+    #[command(flatten)]
+    rounds: Rounds,
     /// Connections of the client.
     #[arg(long, default_value_t = 8)]
     connections: u32,
@@ -47,7 +43,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     };
     let servers: [wharf_bench::Measured<'_>; 2] =
         [("wharf", Box::new(|s| rate(&wharf, s))), ("bare hyper", Box::new(|s| rate(&plain, s)))];
-    in_turns(arguments.rounds, arguments.seconds, &servers)
+    in_turns(&arguments.rounds, &servers)
 }
 
 fn main() -> ExitCode {

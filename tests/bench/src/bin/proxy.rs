@@ -6,16 +6,12 @@
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
-use wharf_bench::{Nginx, Result, Server, build, exit_code, in_turns, rate_of, wharf};
+use wharf_bench::{Nginx, Result, Rounds, Server, build, exit_code, in_turns, rate_of, wharf};
 
 #[derive(Parser)]
 struct Arguments {
-    /// Rounds; each measures both once.
-    #[arg(long, default_value_t = 9)]
-    rounds: usize,
-    /// Seconds for each measurement.
-    #[arg(long, default_value_t = 3)]
-    seconds: u32,
+    #[command(flatten)]
+    rounds: Rounds,
     /// Keep-alive connections of the client.
     #[arg(long, default_value_t = 32)]
     connections: u32,
@@ -46,8 +42,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let connections = arguments.connections;
     println!("{connections} connections");
     in_turns(
-        arguments.rounds,
-        arguments.seconds,
+        &arguments.rounds,
         &[
             ("wharf", Box::new(|s| rate_of(&own, || wharf.cpu_seconds(), connections, s, false))),
             ("nginx", Box::new(|s| rate_of(&other, || nginx.cpu_seconds(), connections, s, false))),

@@ -6,7 +6,7 @@
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
-use wharf_bench::{Rate, Result, Server, build, exit_code, median_and_p99, rate};
+use wharf_bench::{Rate, Result, Server, build, exit_code, median_and_p99, rate, wharf};
 use wharf_tests::{Database, Engine};
 
 #[derive(Parser)]
@@ -30,17 +30,7 @@ fn compare(engine: Engine, arguments: &Arguments) -> Result<()> {
     std::fs::copy(release.join("libdatabases.so"), folder.path().join("deploy/db.so"))?;
     let url = database.url();
     std::fs::write(folder.path().join("wharf.toml"), format!("[resource.db]\nkind = \"sql\"\nurl = \"{url}\"\n"))?;
-    let mut wharf = Command::new(release.join("wharf"));
-    wharf.args([
-        "run",
-        "--set",
-        "server.listen=127.0.0.1:0",
-        "--set",
-        "log.level=warn",
-        "--set",
-        "access_log.format=off",
-    ]);
-    let wharf = Server::start(wharf.current_dir(&folder))?;
+    let wharf = Server::start(&mut wharf(&release, folder.path()))?;
     // After it: the application has made the schema.
     let plain = Server::start(Command::new(release.join("plain_sql")).arg(&url))?;
     let measure = |server: &Server, seconds| rate(server, "/db/select?id=2", arguments.connections, seconds, false);
