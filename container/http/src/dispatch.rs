@@ -153,39 +153,33 @@ fn pass(route: &Arc<Route>, counters: &LocalCounts, mut exchange: Exchange, pass
 }
 
 /// What becomes of a request about which the guard can't decide at once.
-async fn settle(
-    route: Arc<Route>,
-    counters: LocalCounts,
-    mut exchange: Exchange,
-    mut verdict: Verdict,
-) -> Response<Body> {
-    let denied = loop {
-        match verdict {
-            Verdict::Later(later) => verdict = later.await,
-            Verdict::Refuse(denied) => break denied,
-            Verdict::Take(answer) => break answer(std::mem::take(exchange.request.body_mut())).await,
-            Verdict::Pass(passed) => {
-                return match pass(&route, &counters, exchange, passed) {
-                    Admitted::Now(future, _permit) => future.await,
-                    Admitted::Later(future) => future.await,
-                };
-            }
-        }
-    };
-    refusal(denied, &exchange.id, exchange.request.headers())
+async fn settle(route: Arc<Route>, counters: LocalCounts, mut exchange: Exchange, verdict: Verdict) -> Response<Body> {
+    match decide(verdict, exchange.request.body_mut()).await {
+        Ok(passed) => match pass(&route, &counters, exchange, passed) {
+            Admitted::Now(future, _permit) => future.await,
+            Admitted::Later(future) => future.await,
+        },
+        Err(denied) => refusal(denied, &exchange.id, exchange.request.headers()),
+    }
 }
 
 /// The same where no servlet takes the path.
-async fn settle_nowhere(mut verdict: Verdict, mut request: Request<Body>, id: Arc<str>) -> Response<Body> {
-    let denied = loop {
+async fn settle_nowhere(verdict: Verdict, mut request: Request<Body>, id: Arc<str>) -> Response<Body> {
+    let decided = decide(verdict, request.body_mut()).await;
+    let denied = decided.err().unwrap_or_else(|| Denied::new(StatusCode::NOT_FOUND));
+    refusal(denied, &id, request.headers())
+}
+
+/// Waits until the guard has decided; where it answers itself, it gets the content.
+async fn decide(mut verdict: Verdict, body: &mut Body) -> Result<Passed, Denied> {
+    loop {
         match verdict {
             Verdict::Later(later) => verdict = later.await,
-            Verdict::Refuse(denied) => break denied,
-            Verdict::Take(answer) => break answer(std::mem::take(request.body_mut())).await,
-            Verdict::Pass(_) => break Denied::new(StatusCode::NOT_FOUND),
+            Verdict::Refuse(denied) => return Err(denied),
+            Verdict::Take(answer) => return Err(answer(std::mem::take(body)).await),
+            Verdict::Pass(passed) => return Ok(passed),
         }
-    };
-    refusal(denied, &id, request.headers())
+    }
 }
 
 /// Leaves a word on the response about who asked, for the access log.
