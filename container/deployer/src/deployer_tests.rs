@@ -13,7 +13,7 @@ use wharf_kernel::admin::{AppState, AppStatus, OperationError, Operations};
 use wharf_kernel::launch::{Description, Kind, Launched, Launcher, Plan, Retirement, Servlet};
 use wharf_kernel::refusal::Code;
 use wharf_kernel::routes::{HostSpec, Lookup, Routes};
-use wharf_kernel::{Body, Endpoint, Exchange, Gate, Refusal, ResponseFuture};
+use wharf_kernel::{Body, Endpoint, Exchange, Gate, Lease, Refusal, ResponseFuture};
 
 use crate::{DeployerConfig, DeployerHandle, Root, start};
 
@@ -44,7 +44,7 @@ struct Running {
 struct Answer(u16);
 
 impl Endpoint for Answer {
-    fn call(&self, _exchange: Exchange) -> ResponseFuture {
+    fn call(&self, _exchange: Box<Exchange>, _lease: Lease) -> ResponseFuture {
         let mut response = http::Response::new(Body::empty());
         *response.status_mut() = http::StatusCode::from_u16(self.0).unwrap();
         Box::pin(std::future::ready(response))

@@ -104,7 +104,7 @@ impl Job {
         };
         if let Some(path) = &self.health {
             let unhealthy = |what: String| Refusal::new(Code::Unhealthy, format!("GET {path}: {what}"));
-            let exchange = self.exchange(path, launched, map.as_ref()).map_err(unhealthy)?;
+            let exchange = self.exchange(path, map.as_ref()).map_err(unhealthy)?;
             let status = call(launched, exchange, self.plan.start_timeout).map_err(unhealthy)?;
             if !status.is_success() {
                 return Err(unhealthy(format!("status {status}")));
@@ -114,7 +114,7 @@ impl Job {
     }
 
     /// The request of the health check, mapped as one from the network would be.
-    fn exchange(&self, path: &str, launched: &dyn Launched, map: Option<&ServletMap>) -> Result<Exchange, String> {
+    fn exchange(&self, path: &str, map: Option<&ServletMap>) -> Result<Box<Exchange>, String> {
         let context = &self.plan.id.path;
         let canonical = wharf_mapping::canonicalise(path).map_err(|e| e.to_string())?;
         let encoded = format!("{}{}", context.as_str(), canonical.encoded);
@@ -132,7 +132,7 @@ impl Job {
             .header(http::header::USER_AGENT, "wharf-health-check")
             .body(Body::empty())
             .map_err(|e| e.to_string())?;
-        Ok(Exchange {
+        Ok(Box::new(Exchange {
             session: wharf_kernel::session::SessionSlot::default(),
             request,
             path: PathElements {
@@ -147,8 +147,7 @@ impl Job {
             authority: "localhost".into(),
             connection: Arc::new(Connection::new(None, None, false)),
             id: format!("health-{}", self.plan.generation).into(),
-            lease: launched.gate().try_lease().ok_or("the generation is closed")?.held_for(Hold::Request),
-        })
+        }))
     }
 
     fn keep(&self, sha256: &str) -> Option<u64> {
@@ -164,10 +163,11 @@ impl Job {
 }
 
 /// Calls the endpoint on a small runtime of this thread; the response and its body are gone when it returns.
-fn call(launched: &dyn Launched, exchange: Exchange, timeout: Duration) -> Result<http::StatusCode, String> {
+fn call(launched: &dyn Launched, exchange: Box<Exchange>, timeout: Duration) -> Result<http::StatusCode, String> {
+    let lease = launched.gate().try_lease().ok_or("the generation is closed")?.held_for(Hold::Request);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(async {
-        match tokio::time::timeout(timeout, launched.endpoint().call(exchange)).await {
+        match tokio::time::timeout(timeout, launched.endpoint().call(exchange, lease)).await {
             Ok(response) => Ok(response.status()),
             Err(_) => Err(format!("no answer in {timeout:?}")),
         }

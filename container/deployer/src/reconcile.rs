@@ -9,7 +9,9 @@ use std::time::Instant;
 use wharf_kernel::launch::{Kind, Launched, Plan, Retirement};
 use wharf_kernel::lifecycle::Event;
 use wharf_kernel::refusal::Code;
-use wharf_kernel::{AppCounters, AppId, Body, Endpoint, Exchange, Gate, Refusal, ResponseFuture, Route, RouteTable};
+use wharf_kernel::{
+    AppCounters, AppId, Body, Endpoint, Exchange, Gate, Lease, Refusal, ResponseFuture, Route, RouteTable,
+};
 
 use crate::app::{App, CUT_OFF, Pending, Seen};
 use crate::deployer::{Deployer, Message};
@@ -22,7 +24,7 @@ use crate::scan::{self, Print, Source, Spec};
 struct Stopped;
 
 impl Endpoint for Stopped {
-    fn call(&self, _exchange: Exchange) -> ResponseFuture {
+    fn call(&self, _exchange: Box<Exchange>, _lease: Lease) -> ResponseFuture {
         let mut response = http::Response::new(Body::from("the application is stopped\n"));
         *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
         response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("10"));

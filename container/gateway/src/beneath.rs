@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, fstatfs, openat, openat2};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstatfs, openat, openat2, statat};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 use tower_http::services::fs::{Backend, File as ServedFile};
@@ -26,6 +26,13 @@ pub(crate) struct Beneath {
     root: Arc<OwnedFd>,
     /// Whether opening what is cached never waits.
     quick: bool,
+}
+
+/// What may stand below a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    File,
+    Folder,
 }
 
 /// Flags for a file that is read. Nothing waits for a writer.
@@ -79,9 +86,29 @@ impl Beneath {
         self.open_with(path, READ)
     }
 
-    /// Looks at what [`Self::open_below`] would open, without the right to read it.
-    pub(crate) fn stat(&self, path: &Path) -> io::Result<Metadata> {
-        self.open_with(path, OFlags::PATH | OFlags::CLOEXEC).map(|(_, metadata)| metadata)
+    /// What [`Self::open_below`] would open, without the right to read it; `None` where it would find nothing.
+    pub(crate) fn kind(&self, path: &Path) -> io::Result<Option<Entry>> {
+        match self.look(path) {
+            Ok(kind) => Ok(Some(kind)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn look(&self, path: &Path) -> io::Result<Entry> {
+        // What stands in the root itself and is no link leads nowhere else: one step instead of three.
+        let mut components = path.components();
+        if let (Some(Component::Normal(name)), None) = (components.next(), components.next()) {
+            let found = statat(&*self.root, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| missing(e.into()))?;
+            match FileType::from_raw_mode(found.st_mode) {
+                FileType::RegularFile => return Ok(Entry::File),
+                FileType::Directory => return Ok(Entry::Folder),
+                FileType::Symlink => {}
+                _ => return Err(io::ErrorKind::NotFound.into()),
+            }
+        }
+        let (_, metadata) = self.open_with(path, OFlags::PATH | OFlags::CLOEXEC)?;
+        Ok(if metadata.is_dir() { Entry::Folder } else { Entry::File })
     }
 
     fn open_with(&self, path: &Path, flags: OFlags) -> io::Result<(File, Metadata)> {

@@ -77,8 +77,8 @@ async fn answer(
 }
 
 impl Endpoint for Files {
-    fn call(&self, exchange: Exchange) -> ResponseFuture {
-        let Exchange { request, path, lease, .. } = exchange;
+    fn call(&self, exchange: Box<Exchange>, lease: Lease) -> ResponseFuture {
+        let Exchange { request, path, .. } = *exchange;
         let context = path.context.as_str().len();
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);

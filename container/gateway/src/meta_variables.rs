@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE};
@@ -33,18 +33,52 @@ pub(crate) struct Facts<'a> {
     pub(crate) env: &'a BTreeMap<String, String>,
 }
 
-/// Names and values, each name once.
+/// Names and values, each name once; what need not be made anew is borrowed from the request.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct MetaVariables(Vec<(Cow<'static, str>, Vec<u8>)>);
+pub(crate) struct MetaVariables<'a>(Vec<(Cow<'a, str>, Cow<'a, [u8]>)>);
 
-impl MetaVariables {
-    /// Sets one.
-    pub(crate) fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Vec<u8>>) {
-        let (name, value) = (name.into(), value.into());
+/// The bytes of a value.
+pub(crate) trait Value<'a> {
+    fn bytes(self) -> Cow<'a, [u8]>;
+}
+
+impl<'a> Value<'a> for &'a str {
+    fn bytes(self) -> Cow<'a, [u8]> {
+        Cow::Borrowed(self.as_bytes())
+    }
+}
+
+impl<'a> Value<'a> for &'a [u8] {
+    fn bytes(self) -> Cow<'a, [u8]> {
+        Cow::Borrowed(self)
+    }
+}
+
+impl<'a> Value<'a> for String {
+    fn bytes(self) -> Cow<'a, [u8]> {
+        Cow::Owned(self.into_bytes())
+    }
+}
+
+impl<'a> Value<'a> for Vec<u8> {
+    fn bytes(self) -> Cow<'a, [u8]> {
+        Cow::Owned(self)
+    }
+}
+
+impl<'a> MetaVariables<'a> {
+    /// Sets one, in place of any of the same name.
+    pub(crate) fn set(&mut self, name: impl Into<Cow<'a, str>>, value: impl Value<'a>) {
+        let (name, value) = (name.into(), value.bytes());
         match self.0.iter_mut().find(|(n, _)| *n == name) {
             Some(found) => found.1 = value,
             None => self.0.push((name, value)),
         }
+    }
+
+    /// Adds one of which there is none yet.
+    fn add(&mut self, name: &'static str, value: impl Value<'a>) {
+        self.0.push((Cow::Borrowed(name), value.bytes()));
     }
 
     /// Takes one out.
@@ -58,101 +92,107 @@ impl MetaVariables {
     }
 
     /// Makes those of a request.
-    pub(crate) fn of(facts: &Facts<'_>) -> Self {
+    pub(crate) fn of(facts: &Facts<'a>) -> Self {
         let mut all = Self(Vec::with_capacity(48));
         all.server(facts);
         all.client(facts);
         all.request(facts);
         all.fields(facts);
         for (name, value) in facts.env {
-            all.set(name.clone(), value.as_bytes());
+            all.set(name.as_str(), value.as_str());
         }
         all
     }
 
-    fn server(&mut self, facts: &Facts<'_>) {
+    fn server(&mut self, facts: &Facts<'a>) {
         let connection = facts.connection;
-        self.set("GATEWAY_INTERFACE", "CGI/1.1");
-        self.set("SERVER_SOFTWARE", concat!("Wharf/", env!("CARGO_PKG_VERSION")));
+        self.add("GATEWAY_INTERFACE", "CGI/1.1");
+        self.add("SERVER_SOFTWARE", concat!("Wharf/", env!("CARGO_PKG_VERSION")));
         let version = match facts.head.version {
             Version::HTTP_10 => "HTTP/1.0",
             Version::HTTP_2 => "HTTP/2.0",
             Version::HTTP_3 => "HTTP/3.0",
             _ => "HTTP/1.1",
         };
-        self.set("SERVER_PROTOCOL", version);
+        self.add("SERVER_PROTOCOL", version);
         let (host, port) = split_authority(facts.authority);
         match (host, connection.local) {
-            ("", Some(local)) => self.set("SERVER_NAME", local.ip().to_string()),
-            ("", None) => self.set("SERVER_NAME", "localhost"),
-            (host, _) => self.set("SERVER_NAME", host),
+            ("", Some(local)) => self.add("SERVER_NAME", local.ip().to_string()),
+            ("", None) => self.add("SERVER_NAME", "localhost"),
+            (host, _) => self.add("SERVER_NAME", host),
         }
         let usual = if connection.secure { "443" } else { "80" };
-        match connection.local {
-            Some(local) => self.set("SERVER_PORT", local.port().to_string()),
-            None => self.set("SERVER_PORT", port.unwrap_or(usual)),
+        match connection.local_end() {
+            Some(end) => {
+                self.add("SERVER_PORT", &*end.port);
+                self.add("SERVER_ADDR", &*end.address);
+            }
+            None => self.add("SERVER_PORT", port.unwrap_or(usual)),
         }
-        if let Some(local) = connection.local {
-            self.set("SERVER_ADDR", local.ip().to_canonical().to_string());
-        }
-        self.set("REQUEST_SCHEME", if connection.secure { "https" } else { "http" });
+        self.add("REQUEST_SCHEME", if connection.secure { "https" } else { "http" });
         if connection.secure {
-            self.set("HTTPS", "on");
+            self.add("HTTPS", "on");
         }
     }
 
-    fn client(&mut self, facts: &Facts<'_>) {
-        match facts.connection.remote {
-            Some(remote) => {
-                let address = remote.ip().to_canonical().to_string();
+    fn client(&mut self, facts: &Facts<'a>) {
+        match facts.connection.remote_end() {
+            Some(end) => {
                 // Names of clients are not looked up; the address stands for the name then (section 4.1.9).
-                self.set("REMOTE_HOST", address.as_bytes());
-                self.set("REMOTE_ADDR", address);
-                self.set("REMOTE_PORT", remote.port().to_string());
+                self.add("REMOTE_HOST", &*end.address);
+                self.add("REMOTE_ADDR", &*end.address);
+                self.add("REMOTE_PORT", &*end.port);
             }
             // Not an address that a program could take for a client's.
             None => {
-                self.set("REMOTE_HOST", "unix:");
-                self.set("REMOTE_ADDR", "unix:");
+                self.add("REMOTE_HOST", "unix:");
+                self.add("REMOTE_ADDR", "unix:");
             }
         }
         if let Some(client) = facts.head.extensions.get::<Authenticated>() {
-            self.set("AUTH_TYPE", client.scheme.as_bytes());
-            self.set("REMOTE_USER", client.user.as_bytes());
+            self.add("AUTH_TYPE", client.scheme.as_bytes());
+            self.add("REMOTE_USER", client.user.as_bytes());
         }
     }
 
-    fn request(&mut self, facts: &Facts<'_>) {
+    fn request(&mut self, facts: &Facts<'a>) {
         let (head, script) = (facts.head, facts.script);
-        self.set("REQUEST_METHOD", head.method.as_str());
-        self.set("QUERY_STRING", head.uri.query().unwrap_or_default());
-        self.set("REQUEST_URI", head.uri.path_and_query().map_or("/", |target| target.as_str()));
-        self.set("SCRIPT_NAME", format!("{}{}", facts.path.context.as_str(), script.name));
-        self.set("SCRIPT_FILENAME", script.file.as_os_str().as_bytes());
-        self.set("DOCUMENT_ROOT", facts.document_root.as_os_str().as_bytes());
+        self.add("REQUEST_METHOD", head.method.as_str());
+        self.add("QUERY_STRING", head.uri.query().unwrap_or_default());
+        self.add("REQUEST_URI", head.uri.path_and_query().map_or("/", |target| target.as_str()));
+        match facts.path.context.as_str() {
+            "" => self.add("SCRIPT_NAME", &*script.name),
+            context => self.add("SCRIPT_NAME", format!("{context}{}", script.name)),
+        }
+        self.add("SCRIPT_FILENAME", script.file.as_os_str().as_bytes());
+        self.add("DOCUMENT_ROOT", facts.document_root.as_os_str().as_bytes());
         // Both are left out, not empty, where there is no path info (section 4.1.6 and what programs expect).
         if !script.path_info.is_empty() {
-            self.set("PATH_INFO", script.path_info.as_bytes());
+            self.add("PATH_INFO", script.path_info.as_bytes());
             let relative = script.path_info.trim_start_matches('/');
-            self.set("PATH_TRANSLATED", facts.document_root.join(relative).as_os_str().as_bytes());
+            self.add("PATH_TRANSLATED", facts.document_root.join(relative).into_os_string().into_vec());
         }
         if let Some(length) = facts.content_length {
-            self.set("CONTENT_LENGTH", length.to_string());
+            self.add("CONTENT_LENGTH", length.to_string());
         }
         if let Some(value) = head.headers.get(CONTENT_TYPE) {
-            self.set("CONTENT_TYPE", value.as_bytes());
+            self.add("CONTENT_TYPE", value.as_bytes());
         }
     }
 
     /// `HTTP_*` (section 4.1.18). Fields of one name become one value.
-    fn fields(&mut self, facts: &Facts<'_>) {
+    fn fields(&mut self, facts: &Facts<'a>) {
         for name in facts.head.headers.keys() {
             let shown = !is_withheld(name) || (*name == AUTHORIZATION && facts.pass_authorization);
             let Some(variable) = variable(name).filter(|_| shown) else { continue };
             let separator: &[u8] = if *name == COOKIE { b"; " } else { b", " };
-            let values: Vec<&[u8]> = facts.head.headers.get_all(name).iter().map(http::HeaderValue::as_bytes).collect();
+            let mut values = facts.head.headers.get_all(name).iter().map(http::HeaderValue::as_bytes);
+            let mut value = Cow::Borrowed(values.next().unwrap_or_default());
+            for more in values {
+                value.to_mut().extend_from_slice(&[separator, more].concat());
+            }
             // Header names are unique and the prefix is no other variable's.
-            self.0.push((variable.into(), values.join(separator)));
+            self.0.push((variable.into(), value));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::beneath::Beneath;
+use crate::beneath::{Beneath, Entry};
 use wharf_mapping::is_private;
 
 /// Which files are programs.
@@ -80,8 +80,8 @@ pub(crate) fn find(root: &Beneath, at: &Path, rules: &ScriptRules, inner: &str) 
             return Ok(Found::Missing);
         }
         match kind(root, &prefix)? {
-            Some(Is::Folder) => {}
-            Some(Is::File) => {
+            Some(Entry::Folder) => {}
+            Some(Entry::File) => {
                 is_folder = false;
                 break;
             }
@@ -102,7 +102,7 @@ pub(crate) fn find(root: &Beneath, at: &Path, rules: &ScriptRules, inner: &str) 
 fn folder(root: &Beneath, at: &Path, rules: &ScriptRules, prefix: &str, slash: bool) -> io::Result<Found> {
     for index in &rules.index {
         let name = format!("{prefix}/{index}");
-        if !is_private(&name) && rules.may_run(&name) && kind(root, &name)? == Some(Is::File) {
+        if !is_private(&name) && rules.may_run(&name) && kind(root, &name)? == Some(Entry::File) {
             return Ok(if slash { Found::Script(script(at, name, "")) } else { Found::Folder });
         }
     }
@@ -113,19 +113,8 @@ fn script(at: &Path, name: String, path_info: &str) -> Script {
     Script { file: at.join(name.trim_start_matches('/')), path_info: path_info.to_owned(), name }
 }
 
-#[derive(PartialEq)]
-enum Is {
-    File,
-    Folder,
-}
-
-fn kind(root: &Beneath, path: &str) -> io::Result<Option<Is>> {
-    match root.stat(Path::new(path.trim_start_matches('/'))) {
-        Ok(metadata) if metadata.is_dir() => Ok(Some(Is::Folder)),
-        Ok(_) => Ok(Some(Is::File)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+fn kind(root: &Beneath, path: &str) -> io::Result<Option<Entry>> {
+    root.kind(Path::new(path.trim_start_matches('/')))
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use http_body_util::BodyExt;
 use wharf_gateway::Cgi;
 use wharf_kernel::launch::{Kind, Launched, Launcher, Plan};
 use wharf_kernel::options::{CgiOptions, Options};
-use wharf_kernel::{AppId, Authenticated, Body, Connection, ContextPath, Exchange, PathElements, Version};
+use wharf_kernel::{
+    AppId, Authenticated, Body, Connection, ContextPath, Exchange, PathElements, ResponseFuture, Version,
+};
 
 fn plan(root: &Path, cgi: CgiOptions) -> Plan {
     Plan {
@@ -29,14 +31,14 @@ fn plan(root: &Path, cgi: CgiOptions) -> Plan {
     }
 }
 
-fn exchange(app: &Arc<dyn Launched>, path: &str, user: Option<&str>) -> Exchange {
+fn call(app: &Arc<dyn Launched>, path: &str, user: Option<&str>) -> ResponseFuture {
     let target = format!("/app{path}");
     let mut request = Request::builder().uri(&target).body(Body::empty()).unwrap();
     if let Some(user) = user {
         request.extensions_mut().insert(Authenticated::new(user, "Basic", []));
     }
     let decoded: Arc<str> = target.split('?').next().unwrap().into();
-    Exchange {
+    let exchange = Exchange {
         request,
         path: PathElements {
             encoded: decoded.clone(),
@@ -50,9 +52,9 @@ fn exchange(app: &Arc<dyn Launched>, path: &str, user: Option<&str>) -> Exchange
         authority: "a".into(),
         connection: Arc::new(Connection::new(Some("192.0.2.1:1".parse().unwrap()), None, false)),
         id: "1".into(),
-        lease: app.gate().try_lease().unwrap(),
         session: wharf_kernel::session::SessionSlot::default(),
-    }
+    };
+    app.endpoint().call(Box::new(exchange), app.gate().try_lease().unwrap())
 }
 
 async fn text(response: Response<Body>) -> String {
@@ -72,7 +74,7 @@ async fn a_program_learns_who_was_authenticated_and_nobody_else() {
     let cgi = Cgi::default();
     let app = cgi.launch(&plan(folder.path(), CgiOptions::default())).unwrap();
     for (user, expected) in [(None, "nobody none"), (Some("ann"), "ann Basic")] {
-        let response = app.endpoint().call(exchange(&app, "/who.cgi", user)).await;
+        let response = call(&app, "/who.cgi", user).await;
         assert_eq!((response.status().as_u16(), text(response).await.as_str()), (200, expected));
     }
 }
@@ -102,7 +104,7 @@ async fn git_refuses_a_push_of_nobody_and_takes_one_of_somebody() {
         [("git-receive-pack", None, 403), ("git-receive-pack", Some("ann"), 200), ("git-upload-pack", None, 200)]
     {
         let path = format!("/x.git/info/refs?service={service}");
-        let response = app.endpoint().call(exchange(&app, &path, user)).await;
+        let response = call(&app, &path, user).await;
         assert_eq!(response.status().as_u16(), status, "{service} {user:?}");
         let body = text(response).await;
         assert!(status != 200 || body.contains(&format!("# service={service}")), "{body}");
@@ -120,7 +122,7 @@ async fn a_generation_that_is_not_drained_in_time_takes_its_programs_with_it() {
     let options = CgiOptions { kill_timeout: Duration::from_millis(100), ..CgiOptions::default() };
     let cgi = Cgi::default();
     let app = cgi.launch(&plan(folder.path(), options)).unwrap();
-    let running = tokio::spawn(app.endpoint().call(exchange(&app, "/hang.cgi", None)));
+    let running = tokio::spawn(call(&app, "/hang.cgi", None));
     let pid = loop {
         match std::fs::read_to_string(folder.path().join("pid")) {
             Ok(pid) => break pid,

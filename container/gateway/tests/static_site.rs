@@ -59,7 +59,7 @@ async fn send(site: &Arc<dyn Launched>, method: &str, path: &str, headers: &[(&s
         request = request.header(*name, *value);
     }
     let encoded: Arc<str> = target.split('?').next().unwrap().into();
-    let exchange = Exchange {
+    let exchange = Box::new(Exchange {
         session: wharf_kernel::session::SessionSlot::default(),
         request: request.body(Body::empty()).unwrap(),
         path: PathElements {
@@ -74,9 +74,8 @@ async fn send(site: &Arc<dyn Launched>, method: &str, path: &str, headers: &[(&s
         authority: "a".into(),
         connection: Arc::new(Connection::new(None, None, false)),
         id: "1".into(),
-        lease: site.gate().try_lease().unwrap(),
-    };
-    site.endpoint().call(exchange).await
+    });
+    site.endpoint().call(exchange, site.gate().try_lease().unwrap()).await
 }
 
 async fn text(response: Response<Body>) -> String {

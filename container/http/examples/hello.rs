@@ -9,8 +9,8 @@ use http::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use wharf_http::{Limits, Listen, Pipeline, Server, ServerConfig};
 use wharf_kernel::{
-    AppCounters, AppId, Body, ContextPath, Endpoint, Exchange, Gate, NoAccessLog, ResponseFuture, Route, RouteTable,
-    Routes, ServerCounters, Version,
+    AppCounters, AppId, Body, ContextPath, Endpoint, Exchange, Gate, Lease, NoAccessLog, ResponseFuture, Route,
+    RouteTable, Routes, ServerCounters, Version,
 };
 
 struct Hello;
@@ -22,9 +22,9 @@ fn hello() -> Response<Body> {
 }
 
 impl Endpoint for Hello {
-    fn call(&self, exchange: Exchange) -> ResponseFuture {
+    fn call(&self, exchange: Box<Exchange>, lease: Lease) -> ResponseFuture {
         Box::pin(async move {
-            let _lease = exchange.lease;
+            let (_exchange, _lease) = (exchange, lease);
             hello()
         })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Request, Response, StatusCode, header::UPGRADE};
 use wharf_kernel::counters::{Counts, LocalCounts};
-use wharf_kernel::{Body, Exchange, Permit, Rejection, ResponseFuture, Route};
+use wharf_kernel::{Body, Exchange, Lease, Permit, Rejection, ResponseFuture, Route};
 
 use crate::error_page;
 use crate::own_threads::Elsewhere;
@@ -20,7 +20,7 @@ pub(crate) enum Admitted {
 
 /// Hands a request to its endpoint as soon as the application may have one more.
 #[inline]
-pub(crate) fn admit(route: &Arc<Route>, counts: &LocalCounts, mut exchange: Exchange) -> Admitted {
+pub(crate) fn admit(route: &Arc<Route>, counts: &LocalCounts, mut exchange: Box<Exchange>, lease: Lease) -> Admitted {
     let fairness = &counts.fairness;
     if fairness.is_over_budget() {
         let response = refuse(counts, Rejection::Memory, &exchange.request, &exchange.id);
@@ -31,13 +31,13 @@ pub(crate) fn admit(route: &Arc<Route>, counts: &LocalCounts, mut exchange: Exch
         exchange.request.extensions_mut().insert(Elsewhere(counts.clone()));
     }
     match route.counters.try_admit() {
-        Some(permit) => Admitted::Now(route.endpoint.call(exchange), permit),
-        None => Admitted::Later(queue(route, counts.clone(), exchange)),
+        Some(permit) => Admitted::Now(route.endpoint.call(exchange, lease), permit),
+        None => Admitted::Later(queue(route, counts.clone(), exchange, lease)),
     }
 }
 
 #[cold]
-fn queue(route: &Arc<Route>, counts: LocalCounts, exchange: Exchange) -> ResponseFuture {
+fn queue(route: &Arc<Route>, counts: LocalCounts, exchange: Box<Exchange>, lease: Lease) -> ResponseFuture {
     let Some(queued) = route.counters.queue() else {
         let response = refuse(&counts, Rejection::Busy, &exchange.request, &exchange.id);
         return Box::pin(std::future::ready(response));
@@ -45,7 +45,7 @@ fn queue(route: &Arc<Route>, counts: LocalCounts, exchange: Exchange) -> Respons
     let (endpoint, time) = (route.endpoint.clone(), counts.fairness.share().queue_timeout);
     Box::pin(async move {
         match tokio::time::timeout(time, queued).await {
-            Ok(_permit) => endpoint.call(exchange).await,
+            Ok(_permit) => endpoint.call(exchange, lease).await,
             Err(_) => refuse(&counts, Rejection::Busy, &exchange.request, &exchange.id),
         }
     })

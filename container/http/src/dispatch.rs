@@ -8,7 +8,7 @@ use wharf_kernel::counters::LocalCounts;
 use wharf_kernel::guard::{Asking, Denied, Passage, Passed, Verdict};
 use wharf_kernel::session::SessionSlot;
 use wharf_kernel::{
-    Authenticated, Body, Connection, Exchange, Lookup, PathElements, Permit, ResponseFuture, Route, Routes,
+    Authenticated, Body, Connection, Exchange, Lease, Lookup, PathElements, Permit, ResponseFuture, Route, Routes,
 };
 use wharf_mapping::{CanonicalPath, canonicalise};
 
@@ -22,9 +22,16 @@ const TRIES: usize = 1000;
 /// What becomes of a request.
 pub(crate) enum Dispatched {
     /// An application answers.
-    Endpoint(ResponseFuture, Option<Permit>, LocalCounts),
+    Endpoint(ResponseFuture, Option<Permit>, Mapped),
     /// The container answers.
     Answer(Response<Body>),
+}
+
+/// What a request was mapped to.
+pub(crate) struct Mapped {
+    pub(crate) app: LocalCounts,
+    /// The canonical path, encoded.
+    pub(crate) path: Arc<str>,
 }
 
 /// Maps a request and hands it to its endpoint.
@@ -82,32 +89,35 @@ pub(crate) fn dispatch(
                 Some(verdict) => {
                     let counters = route.counters.local().clone();
                     counters.begin();
-                    Dispatched::Endpoint(Box::pin(settle_nowhere(verdict, request, id.clone())), None, counters)
+                    let mapped = Mapped { app: counters, path: path.encoded.into() };
+                    Dispatched::Endpoint(Box::pin(settle_nowhere(verdict, request, id.clone())), None, mapped)
                 }
             };
         };
         let Some(lease) = route.gate.try_lease() else { continue };
         let counters = route.counters.local().clone();
         counters.begin();
-        let authority = authority.text;
-        let exchange = Exchange {
+        let path = elements.encoded.clone();
+        let exchange = Box::new(Exchange {
             path: elements,
-            authority,
+            authority: authority.text,
             connection: connection.clone(),
             id: id.clone(),
-            lease,
             request,
             session: SessionSlot::default(),
-        };
+        });
         let admitted = match verdict {
-            None => admit(route, &counters, exchange),
-            Some(Verdict::Pass(passed)) => pass(route, &counters, exchange, passed),
+            None => admit(route, &counters, exchange, lease),
+            Some(Verdict::Pass(passed)) => pass(route, &counters, exchange, lease, passed),
             // Who asks comes before whether there is room: a stranger must not take a place.
-            Some(verdict) => Admitted::Later(Box::pin(settle(route.clone(), counters.clone(), exchange, verdict))),
+            Some(verdict) => {
+                Admitted::Later(Box::pin(settle(route.clone(), counters.clone(), exchange, lease, verdict)))
+            }
         };
+        let mapped = Mapped { app: counters, path };
         return match admitted {
-            Admitted::Now(future, permit) => Dispatched::Endpoint(future, Some(permit), counters),
-            Admitted::Later(future) => Dispatched::Endpoint(future, None, counters),
+            Admitted::Now(future, permit) => Dispatched::Endpoint(future, Some(permit), mapped),
+            Admitted::Later(future) => Dispatched::Endpoint(future, None, mapped),
         };
     }
     Dispatched::Answer(page(StatusCode::SERVICE_UNAVAILABLE, ""))
@@ -134,7 +144,13 @@ fn guard(
 }
 
 /// Hands a request on that the guard has let through.
-fn pass(route: &Arc<Route>, counters: &LocalCounts, mut exchange: Exchange, passed: Passed) -> Admitted {
+fn pass(
+    route: &Arc<Route>,
+    counters: &LocalCounts,
+    mut exchange: Box<Exchange>,
+    lease: Lease,
+    passed: Passed,
+) -> Admitted {
     if let Some((session, tracking)) = passed.session {
         exchange.session.put(session, tracking);
     }
@@ -144,18 +160,24 @@ fn pass(route: &Arc<Route>, counters: &LocalCounts, mut exchange: Exchange, pass
     if let Some(guard) = &route.guard {
         exchange.request.extensions_mut().insert(Passage(guard.clone()));
     }
-    let Some(user) = passed.user else { return admit(route, counters, exchange) };
+    let Some(user) = passed.user else { return admit(route, counters, exchange, lease) };
     exchange.request.extensions_mut().insert(user.clone());
-    match admit(route, counters, exchange) {
+    match admit(route, counters, exchange, lease) {
         Admitted::Now(future, permit) => Admitted::Now(named(user, future), permit),
         Admitted::Later(future) => Admitted::Later(named(user, future)),
     }
 }
 
 /// What becomes of a request about which the guard can't decide at once.
-async fn settle(route: Arc<Route>, counters: LocalCounts, mut exchange: Exchange, verdict: Verdict) -> Response<Body> {
+async fn settle(
+    route: Arc<Route>,
+    counters: LocalCounts,
+    mut exchange: Box<Exchange>,
+    lease: Lease,
+    verdict: Verdict,
+) -> Response<Body> {
     match decide(verdict, exchange.request.body_mut()).await {
-        Ok(passed) => match pass(&route, &counters, exchange, passed) {
+        Ok(passed) => match pass(&route, &counters, exchange, lease, passed) {
             Admitted::Now(future, _permit) => future.await,
             Admitted::Later(future) => future.await,
         },

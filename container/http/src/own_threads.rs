@@ -20,7 +20,7 @@ use tokio::task::AbortHandle;
 use wharf_kernel::counters::LocalCounts;
 use wharf_kernel::launch::{Description, Launched, Launcher, Plan, Retirement, Servlet};
 use wharf_kernel::options::Constraint;
-use wharf_kernel::{AppId, Body, BoxError, Endpoint, Exchange, Gate, Refusal, Rejection, ResponseFuture};
+use wharf_kernel::{AppId, Body, BoxError, Endpoint, Exchange, Gate, Lease, Refusal, Rejection, ResponseFuture};
 
 use crate::admission;
 use crate::watch::Watch;
@@ -170,13 +170,15 @@ struct Switch {
 }
 
 impl Endpoint for Switch {
-    fn call(&self, mut exchange: Exchange) -> ResponseFuture {
+    fn call(&self, mut exchange: Box<Exchange>, lease: Lease) -> ResponseFuture {
         if exchange.request.extensions().is_empty() {
-            return self.inner.call(exchange);
+            return self.inner.call(exchange, lease);
         }
         match exchange.request.extensions_mut().remove::<Elsewhere>() {
-            Some(Elsewhere(app)) if self.threads.is_open() => self.threads.call(self.inner.clone(), app, exchange),
-            _ => self.inner.call(exchange),
+            Some(Elsewhere(app)) if self.threads.is_open() => {
+                self.threads.call(self.inner.clone(), app, exchange, lease)
+            }
+            _ => self.inner.call(exchange, lease),
         }
     }
 
@@ -258,7 +260,13 @@ impl OwnThreads {
         Ok(Own { watch: self.watches.add(name), handle, load: Arc::default(), end: Some(end), thread: Some(thread) })
     }
 
-    fn call(&self, inner: Arc<dyn Endpoint>, app: LocalCounts, exchange: Exchange) -> ResponseFuture {
+    fn call(
+        &self,
+        inner: Arc<dyn Endpoint>,
+        app: LocalCounts,
+        exchange: Box<Exchange>,
+        lease: Lease,
+    ) -> ResponseFuture {
         let Some((handle, watch, load)) = self.choose() else {
             let response = admission::refuse(&app, Rejection::Stuck, &exchange.request, &exchange.id);
             return Box::pin(std::future::ready(response));
@@ -268,7 +276,7 @@ impl OwnThreads {
         let target = exchange.request.uri().clone();
         let task = handle.spawn(async move {
             let _load = load;
-            let mut future = inner.call(exchange);
+            let mut future = inner.call(exchange, lease);
             let polled = poll_fn(|cx| watch.during(&app, &id, target.path(), || future.as_mut().poll(cx)));
             let (head, body) = polled.await.into_parts();
             let (body, stream) = relay(body);

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{ALLOW, CONNECTION, REFERER, USER_AGENT};
-use http::{Request, Response, StatusCode, Uri};
+use http::{Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
@@ -20,7 +20,7 @@ use wharf_kernel::{
 };
 
 use crate::clock::{Slot, Stream};
-use crate::dispatch::{Dispatched, dispatch};
+use crate::dispatch::{Dispatched, Mapped, dispatch};
 use crate::link::{Link, Switched};
 use crate::request_body::{Progress, RequestBody, Rest};
 use crate::response::{self, Asked};
@@ -64,7 +64,7 @@ impl Pipeline {
         let mut tail = Tail {
             worker: worker.clone(),
             began,
-            app: None,
+            mapped: None,
             status: 500,
             sent: 0,
             received: None,
@@ -73,13 +73,12 @@ impl Pipeline {
             stream: slot.http2.then(|| Stream::new(slot.clone())),
         };
         let asked = Asked::of(&request, link);
-        let target = request.uri().clone();
         let nth = slot.request();
         let last = !slot.http2 && nth == this.limits.keep_alive_requests;
         let state = this.dispatch((connection, slot), &id, request, &asked, &mut tail);
         let patience = Patience::begin(&state, slot, this.limits.response_timeout);
         let secure = connection.secure;
-        Answering { state, asked, id, target, patience, last, secure, tail: Some(tail) }
+        Answering { state, asked, id, patience, last, secure, tail: Some(tail) }
     }
 
     fn dispatch(
@@ -106,7 +105,7 @@ impl Pipeline {
                 if let Some(incoming) = incoming {
                     Rest::new(&self.limits, slot).drain(incoming);
                 }
-                return State::Answered(response);
+                return State::answered(response);
             }
         };
         if let Some(record) = &mut tail.record {
@@ -114,7 +113,7 @@ impl Pipeline {
         }
 
         if let Some(answer) = self.challenges.as_ref().and_then(|open| open.answer(request.uri().path())) {
-            return State::Answered(Response::new(Body::from(answer)));
+            return State::answered(Response::new(Body::from(answer)));
         }
 
         if let Some(incoming) = incoming {
@@ -123,7 +122,7 @@ impl Pipeline {
                 let mut response = error_page::render(StatusCode::PAYLOAD_TOO_LARGE, "", id, request.headers());
                 response::close(&mut response);
                 Rest::new(&self.limits, slot).drain(incoming);
-                return State::Answered(response);
+                return State::answered(response);
             }
             // 4. The body is capped, however it is framed.
             let progress = Arc::new(Progress::default());
@@ -135,15 +134,15 @@ impl Pipeline {
         if let Some(protect) = &self.protect
             && let Some(response) = protect.refuse(&request, &authority, connection, id)
         {
-            return State::Answered(response);
+            return State::answered(response);
         }
 
         // 6. The application. From here on nothing it does can keep the rest from happening.
-        let app = &mut tail.app;
+        let mapped = &mut tail.mapped;
         let call = |request| match dispatch(&self.routes, request, authority, connection, id) {
-            Dispatched::Answer(response) => State::Answered(response),
-            Dispatched::Endpoint(future, permit, counters) => {
-                *app = Some(counters);
+            Dispatched::Answer(response) => State::answered(response),
+            Dispatched::Endpoint(future, permit, to) => {
+                *mapped = Some(to);
                 State::Running(future, permit)
             }
         };
@@ -154,14 +153,14 @@ impl Pipeline {
                         let _permit = permit;
                         future.await
                     }),
-                    State::Answered(response) => Box::pin(std::future::ready(response)),
+                    State::Answered(response) => Box::pin(std::future::ready(*response)),
                     State::Done => Box::pin(std::future::pending()),
                 });
                 State::Running(wrapped, None)
             }
             _ => call(request),
         }));
-        dispatched.unwrap_or_else(|_| State::Answered(self.panicked("the dispatch to the endpoint", id)))
+        dispatched.unwrap_or_else(|_| State::answered(self.panicked("the dispatch to the endpoint", id)))
     }
 
     /// Ends to answer a request: its response is there.
@@ -182,7 +181,8 @@ impl Pipeline {
         tail.status = response.status().as_u16();
         if upgraded && let Some(link) = &asked.upgrade {
             // The request ends with its head; the record is written when the connection ends.
-            let (began, app, record) = (tail.began, tail.app.clone(), tail.record.take());
+            let app = tail.mapped.as_ref().map(|mapped| mapped.app.clone());
+            let (began, record) = (tail.began, tail.record.take());
             let record = record.map(|record| Box::new(AccessRecord { status: tail.status, ..*record }));
             *response.body_mut() = Body::empty();
             link.switch(Switched { began, app, record, access: tail.worker.pipeline.access.clone() });
@@ -315,8 +315,6 @@ pub(crate) struct Answering {
     state: State,
     asked: Asked,
     id: Arc<str>,
-    /// For the watchdog's log.
-    target: Uri,
     patience: Patience,
     /// Whether the connection has had as many requests as it may.
     last: bool,
@@ -326,10 +324,17 @@ pub(crate) struct Answering {
 }
 
 enum State {
-    Answered(Response<Body>),
+    /// Boxed, so that what waits for an application stays small.
+    Answered(Box<Response<Body>>),
     /// The permit goes after the future.
     Running(ResponseFuture, Option<Permit>),
     Done,
+}
+
+impl State {
+    fn answered(response: Response<Body>) -> Self {
+        Self::Answered(Box::new(response))
+    }
 }
 
 impl Future for Answering {
@@ -338,10 +343,10 @@ impl Future for Answering {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let mut response = match std::mem::replace(&mut this.state, State::Done) {
-            State::Answered(response) => response,
+            State::Answered(response) => *response,
             State::Running(mut future, permit) => match catch_unwind(AssertUnwindSafe(|| match &this.tail {
-                Some(Tail { worker, app: Some(app), .. }) => {
-                    worker.watch.during(app, &this.id, this.target.path(), || future.as_mut().poll(cx))
+                Some(Tail { worker, mapped: Some(Mapped { app, path }), .. }) => {
+                    worker.watch.during(app, &this.id, path, || future.as_mut().poll(cx))
                 }
                 _ => future.as_mut().poll(cx),
             })) {

@@ -95,7 +95,9 @@ pub(crate) async fn introduced(
     match tokio::time::timeout(TIMEOUT, read(&mut stream)).await {
         Ok(Ok(Spoken::Local)) => Some((stream, connection)),
         Ok(Ok(Spoken::For(client, local))) => {
-            Some((stream, Connection { peer: connection.peer, ..Connection::new(Some(client), Some(local), false) }))
+            let mut introduced = Connection::new(Some(client), Some(local), false);
+            introduced.peer = connection.peer;
+            Some((stream, introduced))
         }
         Ok(Err(error)) => {
             tracing::warn!(remote, "refused: {error}");

@@ -9,10 +9,10 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use wharf_kernel::counters::LocalCounts;
 use wharf_kernel::{AccessRecord, Body, BoxError};
 
 use crate::clock::Stream;
+use crate::dispatch::Mapped;
 use crate::request_body::Progress;
 use crate::worker::Shared;
 
@@ -21,7 +21,7 @@ pub(crate) struct Tail {
     /// The worker's, not the pipeline's: a count that all workers share would be passed between processors all the time.
     pub(crate) worker: Arc<Shared>,
     pub(crate) began: Instant,
-    pub(crate) app: Option<LocalCounts>,
+    pub(crate) mapped: Option<Mapped>,
     pub(crate) status: u16,
     pub(crate) sent: u64,
     pub(crate) received: Option<Arc<Progress>>,
@@ -35,8 +35,8 @@ pub(crate) struct Tail {
 impl Drop for Tail {
     fn drop(&mut self) {
         let duration = self.began.elapsed();
-        match &self.app {
-            Some(app) => {
+        match &self.mapped {
+            Some(Mapped { app, .. }) => {
                 let received = self.received.as_ref().map_or(0, |p| p.bytes.load(Ordering::Relaxed));
                 app.end(self.status, received, self.sent, duration);
             }
@@ -47,7 +47,7 @@ impl Drop for Tail {
             record.status = self.status;
             record.bytes = self.sent;
             record.duration = duration;
-            record.app = self.app.take();
+            record.app = self.mapped.take().map(|mapped| mapped.app);
             record.aborted = !self.ended;
             self.worker.pipeline.access.record(*record);
         }
@@ -82,10 +82,10 @@ impl HttpBody for ResponseBody {
         }
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let Self { body, tail } = &mut *this;
-            match &tail.app {
-                Some(app) if body.is_stream() => {
-                    let (id, target) = tail.record.as_ref().map_or(("", ""), |r| (&r.id, r.target.path()));
-                    tail.worker.watch.during(app, id, target, || Pin::new(body).poll_frame(cx))
+            match &tail.mapped {
+                Some(Mapped { app, path }) if body.is_stream() => {
+                    let id = tail.record.as_ref().map_or("", |r| &r.id);
+                    tail.worker.watch.during(app, id, path, || Pin::new(body).poll_frame(cx))
                 }
                 _ => Pin::new(body).poll_frame(cx),
             }

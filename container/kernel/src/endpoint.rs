@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -27,6 +27,17 @@ pub struct Connection {
     pub remote_text: Box<str>,
     /// What TLS agreed on, where the connection is encrypted.
     pub tls: Option<Arc<TlsFacts>>,
+    /// Both ends as text, where that was asked for.
+    ends: OnceLock<[Option<EndText>; 2]>,
+}
+
+/// One end of a connection as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndText {
+    /// Its address; of IPv4 where it stands for one.
+    pub address: Box<str>,
+    /// Its port.
+    pub port: Box<str>,
 }
 
 /// What a TLS handshake agreed on (Servlet 6.1, section 3.9 names the attributes that come from it).
@@ -46,7 +57,34 @@ impl Connection {
     /// A connection between these two.
     pub fn new(remote: Option<SocketAddr>, local: Option<SocketAddr>, secure: bool) -> Self {
         let text = |addr: Option<SocketAddr>| addr.map_or_else(Box::default, |a| a.to_string().into_boxed_str());
-        Self { remote, peer: remote, trusted: false, local, secure, remote_text: text(remote), tls: None }
+        Self {
+            remote,
+            peer: remote,
+            trusted: false,
+            local,
+            secure,
+            remote_text: text(remote),
+            tls: None,
+            ends: OnceLock::new(),
+        }
+    }
+
+    fn ends(&self) -> &[Option<EndText>; 2] {
+        let text = |end: SocketAddr| EndText {
+            address: end.ip().to_canonical().to_string().into(),
+            port: end.port().to_string().into(),
+        };
+        self.ends.get_or_init(|| [self.remote, self.local].map(|end| end.map(text)))
+    }
+
+    /// The client's end as text, which is made once.
+    pub fn remote_end(&self) -> Option<&EndText> {
+        self.ends()[0].as_ref()
+    }
+
+    /// The end that the connection was accepted on, as text, which is made once.
+    pub fn local_end(&self) -> Option<&EndText> {
+        self.ends()[1].as_ref()
     }
 
     /// The same connection, encrypted.
@@ -133,8 +171,6 @@ pub struct Exchange {
     pub connection: Arc<Connection>,
     /// The request id: printed in the access log, and in every log record the application writes for it.
     pub id: Arc<str>,
-    /// What keeps the generation alive. The endpoint moves it into the response body.
-    pub lease: Lease,
     /// Its session, once it is open. Costs nothing until then.
     pub session: SessionSlot,
 }
@@ -144,8 +180,8 @@ pub type ResponseFuture = Pin<Box<dyn Future<Output = http::Response<Body>> + Se
 
 /// What answers requests for a context. An endpoint that fails answers with a status; it never panics.
 pub trait Endpoint: Send + Sync + 'static {
-    /// Answers one request.
-    fn call(&self, exchange: Exchange) -> ResponseFuture;
+    /// Answers one request. The lease keeps the generation alive: the endpoint moves it into the response's body.
+    fn call(&self, exchange: Box<Exchange>, lease: Lease) -> ResponseFuture;
 
     /// Memory that its code holds now, in bytes, where that is known.
     fn live_bytes(&self) -> Option<u64> {

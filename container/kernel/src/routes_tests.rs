@@ -3,12 +3,12 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Body, ContextPath, Exchange, ResponseFuture, Version};
+use crate::{Body, ContextPath, Exchange, Lease, ResponseFuture, Version};
 
 struct Nothing;
 
 impl Endpoint for Nothing {
-    fn call(&self, _exchange: Exchange) -> ResponseFuture {
+    fn call(&self, _exchange: Box<Exchange>, _lease: Lease) -> ResponseFuture {
         Box::pin(async { http::Response::new(Body::empty()) })
     }
 }

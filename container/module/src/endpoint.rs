@@ -3,13 +3,12 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame as HttpFrame, SizeHint};
 use hyper::upgrade::OnUpgrade;
@@ -19,10 +18,8 @@ use wharf_abi::{
 };
 use wharf_kernel::per_thread::{Alone, PerThread};
 use wharf_kernel::resource::BoundResources;
-use wharf_kernel::session::{SessionFuture, SessionSlot};
-use wharf_kernel::{
-    Authenticated, Body, BoxError, Endpoint, Exchange, Hold, Lease, PathElements, ResponseFuture, TlsFacts, Version,
-};
+use wharf_kernel::session::SessionFuture;
+use wharf_kernel::{Authenticated, Body, BoxError, Endpoint, Exchange, Hold, Lease, ResponseFuture, TlsFacts, Version};
 
 use crate::loaded::InstancePtr;
 use crate::session::{self, Sessions};
@@ -30,6 +27,9 @@ use crate::upgrade;
 
 /// Bodies up to this size are copied at the border: that costs less than keeping them there.
 const COPY_UP_TO: usize = 1024;
+
+/// So many fields, the server's own included, few responses exceed. hyper uses the table again for the next request's.
+const USUAL_FIELDS: usize = 8;
 
 /// What the container has given to a module and not got back, so that a report can name it.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ pub(crate) struct ModuleEndpoint {
 }
 
 impl Endpoint for ModuleEndpoint {
-    fn call(&self, mut exchange: Exchange) -> ResponseFuture {
+    fn call(&self, mut exchange: Box<Exchange>, lease: Lease) -> ResponseFuture {
         // There is one where the request asks for an upgrade.
         let on_upgrade = match exchange.request.extensions().is_empty() {
             true => None,
@@ -65,10 +65,17 @@ impl Endpoint for ModuleEndpoint {
             }
             Arc::new(RequestEnd { resources, id })
         });
-        let (request, outside, lease) = cross(exchange, self.handles.local(), sessions);
+        let (request, outside) = cross(exchange, self.handles.local(), sessions);
         // SAFETY: an instance of this module, started and not stopped: the lease says so.
         let future = unsafe { self.module.service()(self.instance.0, request) };
-        Box::pin(InModule { future: Some(future), on_upgrade, outside, end, lease: Some(lease), saving: None })
+        Box::pin(InModule {
+            future: Some(future),
+            on_upgrade,
+            outside: Some(outside),
+            end,
+            lease: Some(lease),
+            saving: None,
+        })
     }
 
     fn session_version(&self, request: &http::Request<Body>) -> Option<Version> {
@@ -81,78 +88,70 @@ impl Endpoint for ModuleEndpoint {
 
 /// A request in the hands of the module: everything its head points to.
 pub(crate) struct Outside {
-    pub(crate) parts: http::request::Parts,
-    pub(crate) path: PathElements,
-    pub(crate) authority: Arc<str>,
-    pub(crate) connection: Arc<wharf_kernel::Connection>,
-    id: Arc<str>,
-    headers: Vec<Header>,
-    tls: Option<TlsHead>,
-    user: Option<UserHead>,
-    head: Option<RequestHead>,
+    /// Without the request's content, which crosses by itself.
+    pub(crate) exchange: Box<Exchange>,
+    head: RequestHead,
+    /// What the head points to, beside the exchange.
+    _headers: Vec<Header>,
+    _tls: Option<Box<TlsHead>>,
+    _user: Option<Box<UserHead>>,
     pub(crate) handles: Arc<Alone<Handles>>,
-    pub(crate) session: SessionSlot,
     pub(crate) sessions: Option<Arc<Alone<Sessions>>>,
     /// What sign-ins add to the response.
-    pub(crate) sign_headers: Mutex<Vec<(HeaderName, HeaderValue)>>,
+    pub(crate) sign_headers: OnceLock<Mutex<Vec<(HeaderName, HeaderValue)>>>,
 }
 
-// SAFETY: all of it is but the views in `head`, `tls`, `user` and `headers`, which point into what this owns and never changes.
+// SAFETY: all of it is but the views in `head` and what it points to, which never changes while there is more than one
+// reference.
 unsafe impl Send for Outside {}
-// SAFETY: as above.
+// SAFETY: as above; and the body in `exchange`, which is not `Sync`, is an empty one.
 unsafe impl Sync for Outside {}
 
-/// Hands a request over. Where there are sessions, the container keeps a reference too: it has the session that the module
-/// opens.
+impl Outside {
+    /// The request's header fields, emptied, for the fields of the response; `None` where the module has the request still.
+    fn recycle(this: &mut Arc<Self>) -> Option<HeaderMap> {
+        let this = Arc::get_mut(this)?;
+        (this.head.headers, this.head.header_count) = (std::ptr::null(), 0);
+        let mut headers = std::mem::take(this.exchange.request.headers_mut());
+        headers.clear();
+        Some(headers)
+    }
+}
+
+/// Hands a request over. The container keeps a reference too: it has the session that the module opens.
 fn cross(
-    exchange: Exchange,
+    mut exchange: Box<Exchange>,
     handles: &Arc<Alone<Handles>>,
     sessions: Option<&Arc<Alone<Sessions>>>,
-) -> (FfiRequest, Option<Arc<Outside>>, Lease) {
-    let Exchange { request, path, authority, connection, id, lease, session } = exchange;
-    let (parts, body) = request.into_parts();
+) -> (FfiRequest, Arc<Outside>) {
+    let body = std::mem::take(exchange.request.body_mut());
     let body = (!body.is_end_stream()).then(|| {
         let exact = body.size_hint().exact();
         handles.bodies.fetch_add(1, Ordering::Relaxed);
         FfiBody::new(RequestBody { body, waker: Arc::default(), handles: handles.clone() }, exact)
     });
     handles.requests.fetch_add(1, Ordering::Relaxed);
-    let headers = Vec::with_capacity(parts.headers.len());
-    let handles = handles.clone();
-    let sessions = sessions.cloned();
     let vtable = if sessions.is_some() { &raw const session::REQUEST } else { std::ptr::null() };
-    // Put in its place first: the head points into it, and it stays there until the last reference is gone.
-    let outside = Outside {
-        parts,
-        path,
-        authority,
-        connection,
-        id,
-        headers,
-        tls: None,
-        user: None,
-        head: None,
-        handles,
-        session,
-        sessions,
-        sign_headers: Mutex::default(),
-    };
-    let mut owner = Arc::new(outside);
-    let mut head: *const RequestHead = std::ptr::null();
-    // Nobody else has it yet, so this is always taken.
-    if let Some(outside) = Arc::get_mut(&mut owner) {
-        let lines = outside.parts.headers.iter();
-        outside.headers.extend(lines.map(|(name, value)| Header::new(name.as_str(), value.as_bytes())));
-        outside.tls = outside.connection.tls.as_deref().map(tls_head);
-        outside.user = outside.parts.extensions.get().map(user_head);
-        let made = request_head(outside);
-        head = outside.head.insert(made);
-    }
-    let kept = owner.sessions.is_some().then(|| owner.clone());
-    let owner = Arc::into_raw(owner);
+    // All that the head points to has its place already, on the heap.
+    let lines = exchange.request.headers().iter();
+    let headers: Vec<_> = lines.map(|(name, value)| Header::new(name.as_str(), value.as_bytes())).collect();
+    let tls = exchange.connection.tls.as_deref().map(|facts| Box::new(tls_head(facts)));
+    let user = exchange.request.extensions().get().map(|user| Box::new(user_head(user)));
+    let outside = Arc::new(Outside {
+        head: request_head(&exchange, &headers, tls.as_deref(), user.as_deref()),
+        exchange,
+        _headers: headers,
+        _tls: tls,
+        _user: user,
+        handles: handles.clone(),
+        sessions: sessions.cloned(),
+        sign_headers: OnceLock::new(),
+    });
+    let head = &raw const outside.head;
+    let owner = Arc::into_raw(outside.clone());
     // SAFETY: the head and all it points to live in `Outside`, of which `release` drops one reference, on whatever thread: it
     // is `Send` and `Sync`. The functions for sessions take just this owner.
-    (unsafe { FfiRequest::new(head, owner.cast(), retain, release, vtable, body) }, kept, lease)
+    (unsafe { FfiRequest::new(head, owner.cast(), retain, release, vtable, body) }, outside)
 }
 
 fn tls_head(facts: &TlsFacts) -> TlsHead {
@@ -169,17 +168,22 @@ fn user_head(user: &Authenticated) -> UserHead {
     UserHead { name: RawStr::new(&user.user), auth_type: RawStr::new(&user.scheme), roles: RawStr::new(&user.roles) }
 }
 
-fn request_head(outside: &Outside) -> RequestHead {
-    let uri = &outside.parts.uri;
-    let path = &outside.path;
+fn request_head(
+    exchange: &Exchange,
+    headers: &[Header],
+    tls: Option<&TlsHead>,
+    user: Option<&UserHead>,
+) -> RequestHead {
+    let Exchange { request, path, connection, .. } = exchange;
+    let uri = request.uri();
     RequestHead {
-        method: RawStr::new(outside.parts.method.as_str()),
+        method: RawStr::new(request.method().as_str()),
         request_uri: RawStr::new(uri.path()),
         query: RawStr::new(uri.query().unwrap_or_default()),
         has_query: uri.query().is_some(),
         has_path_info: path.has_path_info,
-        secure: outside.connection.secure,
-        version: match outside.parts.version {
+        secure: connection.secure,
+        version: match request.version() {
             http::Version::HTTP_09 => 9,
             http::Version::HTTP_10 => 10,
             http::Version::HTTP_2 => 20,
@@ -192,14 +196,14 @@ fn request_head(outside: &Outside) -> RequestHead {
         context_path: RawStr::new(path.context.as_str()),
         servlet_path: RawStr::new(path.servlet_path()),
         path_info: RawStr::new(path.path_info().unwrap_or_default()),
-        authority: RawStr::new(&outside.authority),
-        remote: outside.connection.remote.into(),
-        local: outside.connection.local.into(),
-        id: RawStr::new(&outside.id),
-        tls: outside.tls.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
-        user: outside.user.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
-        headers: outside.headers.as_ptr(),
-        header_count: outside.headers.len(),
+        authority: RawStr::new(&exchange.authority),
+        remote: connection.remote.into(),
+        local: connection.local.into(),
+        id: RawStr::new(&exchange.id),
+        tls: tls.map_or(std::ptr::null(), std::ptr::from_ref),
+        user: user.map_or(std::ptr::null(), std::ptr::from_ref),
+        headers: headers.as_ptr(),
+        header_count: headers.len(),
     }
 }
 
@@ -282,7 +286,7 @@ impl Drop for RequestBody {
 struct InModule {
     future: Option<FfiFuture>,
     on_upgrade: Option<OnUpgrade>,
-    /// The request, where it may have a session.
+    /// The request; `None` once there is a response.
     outside: Option<Arc<Outside>>,
     end: Option<Arc<RequestEnd>>,
     lease: Option<Lease>,
@@ -312,8 +316,14 @@ impl Future for InModule {
             return Poll::Pending;
         }
         self.future = None;
+        let mut outside = self.outside.take();
+        // In most cases the module has let go of the request by now.
+        let headers =
+            outside.as_mut().and_then(Outside::recycle).unwrap_or_else(|| HeaderMap::with_capacity(USUAL_FIELDS));
         let response = match (outcome, self.lease.take()) {
-            (Outcome::Ready(response), Some(lease)) => back(lease, response, self.on_upgrade.take(), self.end.take()),
+            (Outcome::Ready(response), Some(lease)) => {
+                back(lease, response, headers, self.on_upgrade.take(), self.end.take())
+            }
             _ => Err("the application panicked".into()),
         };
         let mut response = response.unwrap_or_else(|what: BoxError| {
@@ -322,7 +332,7 @@ impl Future for InModule {
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response
         });
-        let saving = self.outside.take().and_then(|outside| outside.commit(response.headers_mut()));
+        let saving = outside.and_then(|outside| outside.commit(response.headers_mut()));
         match saving {
             None => Poll::Ready(response),
             Some(saving) => {
@@ -339,16 +349,17 @@ impl Future for InModule {
 fn back(
     lease: Lease,
     mut ffi: FfiResponse,
+    mut headers: HeaderMap,
     on_upgrade: Option<OnUpgrade>,
     end: Option<Arc<RequestEnd>>,
 ) -> Result<Response<Body>, BoxError> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::from_u16(ffi.status)?;
-    let headers = response.headers_mut();
     headers.reserve(ffi.headers().len());
     for (name, value) in ffi.headers() {
         headers.append(HeaderName::from_bytes(name)?, HeaderValue::from_bytes(value)?);
     }
+    *response.headers_mut() = headers;
     let body = ffi.take_body();
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if switching != matches!(body, FfiResponseBody::Upgrade(_)) {

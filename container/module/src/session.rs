@@ -38,31 +38,34 @@ impl Outside {
     fn requested(&self) -> (Vec<String>, Tracking) {
         let Some(sessions) = &self.sessions else { return (Vec::new(), Tracking::Cookie) };
         let settings = sessions.manager.settings();
-        let (ids, tracking) = requested(&self.parts.headers, self.parts.uri.path(), &settings);
+        let (ids, tracking) = requested(self.exchange.request.headers(), self.exchange.request.uri().path(), &settings);
         (ids.into_iter().map(str::to_owned).collect(), tracking)
     }
 
     /// Its session; with `true`, begins one where there is none.
     pub(crate) async fn open(&self, sessions: &Sessions, create: bool) -> Result<Option<Arc<Session>>, Refused> {
-        if let Some(session) = self.session.get() {
+        if let Some(session) = self.exchange.session.get() {
             return Ok(Some(session));
         }
         let (ids, tracking) = self.requested();
         let session = sessions.manager.open(ids, create, &sessions.version).await?;
-        Ok(session.map(|session| self.session.put(session, tracking)))
+        Ok(session.map(|session| self.exchange.session.put(session, tracking)))
     }
 
     /// Tells the client of a new session and of a sign-in, and begins to save the session that was open. `None` when none was.
     pub(crate) fn commit(&self, headers: &mut HeaderMap) -> Option<SessionFuture<()>> {
-        for (name, value) in self.sign_headers.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            headers.append(name, value);
+        if let Some(signed) = self.sign_headers.get() {
+            for (name, value) in signed.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+                headers.append(name, value);
+            }
         }
         let manager = &self.sessions.as_ref()?.manager;
-        if !self.session.is_used() {
+        if !self.exchange.session.is_used() {
             return None;
         }
-        let path = self.path.context.as_str();
-        let session = self.session.commit(headers, &manager.settings(), path, self.connection.secure)?;
+        let path = self.exchange.path.context.as_str();
+        let session =
+            self.exchange.session.commit(headers, &manager.settings(), path, self.exchange.connection.secure)?;
         Some(manager.save(&session))
     }
 }
@@ -113,7 +116,7 @@ unsafe extern "C" fn in_links(owner: *const ()) -> ROption<RString> {
     // SAFETY: a reference that `release` has not dropped yet.
     let outside = unsafe { &*owner.cast::<Outside>() };
     let Some(sessions) = &outside.sessions else { return ROption::RNone };
-    outside.session.in_links(&sessions.manager.settings()).map(RString::from).into()
+    outside.exchange.session.in_links(&sessions.manager.settings()).map(RString::from).into()
 }
 
 /// Work that a module waits for. The module's waker goes with it, whatever a store has kept of it.

@@ -1,7 +1,7 @@
 //! Sign-ins at the border: what a module asks of the guard while it answers a request.
 
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use abi_stable::std_types::RVec;
@@ -36,7 +36,7 @@ impl PollAnswer<Signed> for Foreign<Signed> {
 
 impl Outside {
     async fn sign(&self, sign: Sign) -> Signed {
-        let Some(Passage(guard)) = self.parts.extensions.get::<Passage>() else {
+        let Some(Passage(guard)) = self.exchange.request.extensions().get::<Passage>() else {
             return refused(500, "The application has no [login] in its TOML file.");
         };
         let session = match &self.sessions {
@@ -47,21 +47,25 @@ impl Outside {
             Ok(session) => session,
             Err(error) => return refused(error.status(), &error.to_string()),
         };
-        let inside = &self.path.decoded[self.path.context.as_str().len()..];
+        let inside = &self.exchange.path.decoded[self.exchange.path.context.as_str().len()..];
         let asking = Asking {
-            method: &self.parts.method,
+            method: self.exchange.request.method(),
             path: if inside.is_empty() { "/" } else { inside },
-            uri: &self.parts.uri,
-            headers: &self.parts.headers,
-            authority: &self.authority,
-            connection: &self.connection,
+            uri: self.exchange.request.uri(),
+            headers: self.exchange.request.headers(),
+            authority: &self.exchange.authority,
+            connection: &self.exchange.connection,
         };
         let signing = guard.sign(&asking, session, sign);
         let signed = signing.await;
         if let Some(session) = signed.session {
-            self.session.put(session, Tracking::Cookie);
+            self.exchange.session.put(session, Tracking::Cookie);
         }
-        self.sign_headers.lock().unwrap_or_else(PoisonError::into_inner).extend(signed.headers);
+        self.sign_headers
+            .get_or_init(Mutex::default)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(signed.headers);
         match signed.outcome {
             Ok(user) => Signed::User(user.as_ref().map(to_user).into()),
             Err(denied) => to_refused(denied),

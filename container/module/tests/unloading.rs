@@ -57,7 +57,7 @@ impl Pool {
         self.run(worker, move |runtime| {
             runtime.block_on(async {
                 let peer: SocketAddr = "127.0.0.1:9".parse().unwrap();
-                let exchange = Exchange {
+                let exchange = Box::new(Exchange {
                     session: wharf_kernel::session::SessionSlot::default(),
                     request: http::Request::get(path.as_str()).header("x-test", "1").body(Body::empty()).unwrap(),
                     path: PathElements {
@@ -72,9 +72,8 @@ impl Pool {
                     authority: "localhost".into(),
                     connection: Arc::new(Connection::new(Some(peer), Some(peer), false)),
                     id: "test-1".into(),
-                    lease,
-                };
-                let response = endpoint.call(exchange).await;
+                });
+                let response = endpoint.call(exchange, lease).await;
                 let status = response.status().as_u16();
                 let body = response.into_body().collect().await.unwrap().to_bytes();
                 (status, String::from_utf8_lossy(&body).into_owned())

@@ -294,14 +294,16 @@ mod tests {
     use std::time::Duration;
 
     use wharf_kernel::resource::{ResourceFigures, ResourceKind};
-    use wharf_kernel::{Body, ContextPath, Endpoint, Exchange, Gate, ResponseFuture, Route, RouteTable, Version};
+    use wharf_kernel::{
+        Body, ContextPath, Endpoint, Exchange, Gate, Lease, ResponseFuture, Route, RouteTable, Version,
+    };
 
     use super::*;
 
     struct Nothing;
 
     impl Endpoint for Nothing {
-        fn call(&self, _exchange: Exchange) -> ResponseFuture {
+        fn call(&self, _exchange: Box<Exchange>, _lease: Lease) -> ResponseFuture {
             Box::pin(async { http::Response::new(Body::empty()) })
         }
     }

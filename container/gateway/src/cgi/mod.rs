@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use wharf_kernel::launch::{Description, Launched, Launcher, Plan};
 use wharf_kernel::options::CgiOptions;
 use wharf_kernel::refusal::Code;
-use wharf_kernel::{Endpoint, Exchange, Refusal, ResponseFuture};
+use wharf_kernel::{Endpoint, Exchange, Lease, Refusal, ResponseFuture};
 
 use self::app::App;
 use crate::generation::Generation;
@@ -73,7 +73,7 @@ struct Programs {
 }
 
 impl Endpoint for Programs {
-    fn call(&self, exchange: Exchange) -> ResponseFuture {
-        begin(self.app.clone(), &self.runtime, exchange)
+    fn call(&self, exchange: Box<Exchange>, lease: Lease) -> ResponseFuture {
+        begin(self.app.clone(), &self.runtime, exchange, lease)
     }
 }

@@ -151,6 +151,7 @@ async fn converse(
         activity,
         deadline: Instant::now() + common.total_timeout,
         idle: common.first_byte_timeout,
+        timer: None,
     };
     let head = match talk.head(common.limits).await {
         Ok(head) => head,

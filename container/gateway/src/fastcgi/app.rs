@@ -12,7 +12,7 @@ use wharf_kernel::{Connection, Refusal};
 
 use super::connection::Pool;
 use super::supervisor::Supervisor;
-use crate::beneath::Beneath;
+use crate::beneath::{Beneath, Entry};
 use crate::cgi_response::HeadLimits;
 use crate::endpoint::Files;
 use crate::program::request::Common;
@@ -203,15 +203,11 @@ impl App {
     }
 
     fn is_bare_folder(&self, inner: &str) -> io::Result<bool> {
-        let is = |path: &str, folder: bool| match self.beneath.stat(Path::new(path)) {
-            Ok(metadata) => Ok(metadata.is_dir() == folder),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        };
+        let is = |path: &str, kind| Ok::<_, io::Error>(self.beneath.kind(Path::new(path))? == Some(kind));
         let path = inner.trim_matches('/');
         let page = format!("{path}/index.html");
-        let has_page = self.options.static_files && is(page.trim_start_matches('/'), false)?;
-        Ok(is(path, true)? && !has_page)
+        let has_page = self.options.static_files && is(page.trim_start_matches('/'), Entry::File)?;
+        Ok(is(path, Entry::Folder)? && !has_page)
     }
 
     /// Ends its connections and its processes. May be called more than once.

@@ -72,6 +72,7 @@ async fn converse(app: &App, pool: &Arc<Pool>, asked: &Asked, script: &Script) -
         activity: Activity::new(),
         deadline: Instant::now() + common.total_timeout,
         idle: common.first_byte_timeout,
+        timer: None,
     };
     let end = || progress.lock().unwrap_or_else(PoisonError::into_inner).end.and_then(refused);
     let head = talk.head(common.limits).await.map_err(|failure| end().unwrap_or(failure))?;

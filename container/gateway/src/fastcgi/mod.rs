@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use wharf_kernel::launch::{Description, Kind, Launched, Launcher, Plan};
 use wharf_kernel::options::FastCgiOptions;
 use wharf_kernel::refusal::Code;
-use wharf_kernel::{Endpoint, Exchange, Refusal, ResponseFuture};
+use wharf_kernel::{Endpoint, Exchange, Lease, Refusal, ResponseFuture};
 
 use self::app::App;
 use crate::generation::Generation;
@@ -73,12 +73,12 @@ struct Application {
 }
 
 impl Endpoint for Application {
-    fn call(&self, exchange: Exchange) -> ResponseFuture {
+    fn call(&self, exchange: Box<Exchange>, lease: Lease) -> ResponseFuture {
         // A connection that is kept must outlive the thread that it was opened on; one for a single request need not, and no thread has to
         // be woken for it.
         match Handle::try_current() {
-            Ok(here) if self.app.options.keep_connections() == 0 => begin(self.app.clone(), &here, exchange),
-            _ => begin(self.app.clone(), &self.runtime, exchange),
+            Ok(here) if self.app.options.keep_connections() == 0 => begin(self.app.clone(), &here, exchange, lease),
+            _ => begin(self.app.clone(), &self.runtime, exchange, lease),
         }
     }
 }

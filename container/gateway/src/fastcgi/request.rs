@@ -113,7 +113,7 @@ impl App {
         // PHP as a CGI program wants to know that it was not called by its own URL.
         variables.set("REDIRECT_STATUS", "200");
         if self.is_status(&script.name) {
-            variables.set("SCRIPT_NAME", script.name.as_bytes());
+            variables.set("SCRIPT_NAME", script.name.as_str());
         }
         let mut head = records(&variables, Role::Responder, keep);
         if matches!(input, Some(Input::Nothing)) {
@@ -123,7 +123,12 @@ impl App {
     }
 
     /// What the application is told.
-    pub(super) fn variables(&self, asked: &Asked, script: &Script, content_length: Option<u64>) -> MetaVariables {
+    pub(super) fn variables<'a>(
+        &'a self,
+        asked: &'a Asked,
+        script: &'a Script,
+        content_length: Option<u64>,
+    ) -> MetaVariables<'a> {
         let mut variables = MetaVariables::of(&Facts {
             head: &asked.head,
             path: &asked.path,
@@ -136,14 +141,14 @@ impl App {
             env: &self.options.params,
         });
         for (name, value) in &asked.variables {
-            variables.set(name.clone(), value.clone());
+            variables.set(name.as_str(), value.as_slice());
         }
         variables
     }
 }
 
 /// The beginning of a request and its parameters.
-pub(super) fn records(variables: &MetaVariables, role: Role, keep: bool) -> BytesMut {
+pub(super) fn records(variables: &MetaVariables<'_>, role: Role, keep: bool) -> BytesMut {
     let mut parameters = Vec::with_capacity(2 << 10);
     for (name, value) in variables.iter() {
         codec::put_pair(&mut parameters, name.as_bytes(), value);
@@ -202,6 +207,7 @@ impl Task<'_> {
                 activity,
                 deadline: Instant::now() + common.total_timeout,
                 idle: common.first_byte_timeout,
+                timer: None,
             };
             let result = self.exchange(&mut talk, &progress, lease).await;
             if let Some(pump) = talk.pump.take() {

@@ -63,9 +63,15 @@ pub(crate) trait Programs: Send + Sync + 'static {
 }
 
 /// Answers a request, on the runtime of the programs. A client that goes away drops the future, and the task sees that.
-pub(crate) fn begin<P: Programs>(app: Arc<P>, runtime: &Handle, exchange: Exchange) -> ResponseFuture {
+pub(crate) fn begin<P: Programs>(
+    app: Arc<P>,
+    runtime: &Handle,
+    exchange: Box<Exchange>,
+    lease: Lease,
+) -> ResponseFuture {
     let (reply, answer) = oneshot::channel();
-    runtime.spawn(serve(app, exchange, reply));
+    // Boxed, since a task is moved a few times on its way to its place.
+    runtime.spawn(Box::pin(serve(app, exchange, lease, reply)));
     Box::pin(async move { answer.await.unwrap_or_else(|_| status(StatusCode::INTERNAL_SERVER_ERROR)) })
 }
 
@@ -93,16 +99,26 @@ pub(crate) enum Next {
     Redirect(String),
 }
 
-async fn serve<P: Programs>(app: Arc<P>, exchange: Exchange, reply: oneshot::Sender<Response<Body>>) {
+async fn serve<P: Programs>(
+    app: Arc<P>,
+    exchange: Box<Exchange>,
+    lease: Lease,
+    reply: oneshot::Sender<Response<Body>>,
+) {
     let mut client = Client::Waiting(reply);
-    if let Some(response) = attempt(&app, exchange, &mut client).await {
+    if let Some(response) = attempt(&app, exchange, lease, &mut client).await {
         client.answer(response, Client::Served);
     }
 }
 
 /// Gives the answer, where the program did not give it itself.
-async fn attempt<P: Programs>(app: &Arc<P>, exchange: Exchange, client: &mut Client) -> Option<Response<Body>> {
-    let Exchange { request, path, authority, connection, id, lease, session: _ } = exchange;
+async fn attempt<P: Programs>(
+    app: &Arc<P>,
+    exchange: Box<Exchange>,
+    lease: Lease,
+    client: &mut Client,
+) -> Option<Response<Body>> {
+    let Exchange { request, path, authority, connection, id, session: _ } = *exchange;
     let (head, mut body) = request.into_parts();
     let mut asked = Asked { head, path, authority, connection, id, variables: Vec::new() };
     let common = app.common();
@@ -159,7 +175,8 @@ async fn file(app: &Common, asked: Asked, body: Body, lease: Lease) -> Response<
     let Asked { head, path, authority, connection, id, .. } = asked;
     let request = http::Request::from_parts(head, body);
     let session = wharf_kernel::session::SessionSlot::default();
-    wharf_kernel::Endpoint::call(files, Exchange { request, path, authority, connection, id, lease, session }).await
+    let exchange = Box::new(Exchange { request, path, authority, connection, id, session });
+    wharf_kernel::Endpoint::call(files, exchange, lease).await
 }
 
 /// To the same path with a slash at its end.

@@ -1,6 +1,8 @@
 //! The conversation with one process: both pipes at once, the client, and the clock.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use http::{Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 use wharf_kernel::Body;
 
 use super::input::InputError;
@@ -108,6 +110,8 @@ pub(crate) struct Talk<'a, R> {
     pub(crate) deadline: Instant,
     /// How long nothing may happen.
     pub(crate) idle: Duration,
+    /// Wakes it to look whether that is so. It goes on through many reads: setting one for each would cost more than reading.
+    pub(crate) timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<R> Drop for Talk<'_, R> {
@@ -199,20 +203,20 @@ impl<R: AsyncRead + Unpin> Talk<'_, R> {
     async fn read(&mut self) -> Result<usize, Failure> {
         self.buffer.reserve(READ);
         loop {
-            let due = (self.activity.last() + self.idle).min(self.deadline);
+            let Self { client, output, buffer, pump, activity, deadline, idle, timer } = self;
             let pump = async {
-                match &mut self.pump {
+                match pump {
                     Some(pump) => pump.await.unwrap_or(Ok(())),
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 biased;
-                read = self.output.read_buf(&mut self.buffer) => {
-                    self.activity.touch();
+                read = output.read_buf(buffer) => {
+                    activity.touch();
                     return read.map_err(|e: io::Error| Failure::bad(format!("its output can't be read: {e}")));
                 }
-                () = self.client.gone() => return Err(gone()),
+                () = client.gone() => return Err(gone()),
                 pumped = pump => {
                     self.pump = None;
                     if pumped.is_err() {
@@ -220,17 +224,28 @@ impl<R: AsyncRead + Unpin> Talk<'_, R> {
                         return Err(Failure::new(StatusCode::BAD_REQUEST, ""));
                     }
                 }
-                () = sleep_until(due) => {
-                    let now = Instant::now();
-                    if now >= self.deadline {
-                        return Err(too_long());
-                    }
-                    if now >= self.activity.last() + self.idle {
-                        let why = format!("it did nothing for {:?}", self.idle);
-                        return Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, why));
-                    }
-                }
+                failure = over(timer, activity, *idle, *deadline) => return Err(failure),
             }
+        }
+    }
+}
+
+/// Returns when nothing has happened for so long, or the deadline is over.
+async fn over(timer: &mut Option<Pin<Box<Sleep>>>, activity: &Activity, idle: Duration, deadline: Instant) -> Failure {
+    loop {
+        let due = (activity.last() + idle).min(deadline);
+        let sleep = timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        // Where it comes too early, it is set again then; only a shorter time has to be set at once.
+        if sleep.deadline() > due || sleep.is_elapsed() {
+            sleep.as_mut().reset(due);
+        }
+        poll_fn(|cx| sleep.as_mut().poll(cx)).await;
+        let now = Instant::now();
+        if now >= deadline {
+            return too_long();
+        }
+        if now >= activity.last() + idle {
+            return Failure::new(StatusCode::GATEWAY_TIMEOUT, format!("it did nothing for {idle:?}"));
         }
     }
 }

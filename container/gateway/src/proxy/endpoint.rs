@@ -13,7 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 use tower::retry::budget::{Budget, TpsBudget};
 use wharf_kernel::options::{HashKey, HostHeader, Policy, Protocol, ProxyOptions};
-use wharf_kernel::{Body, Endpoint, Exchange, Hold, ResponseFuture};
+use wharf_kernel::{Body, Endpoint, Exchange, Hold, Lease, ResponseFuture};
 
 use super::activity::{Active, Activity};
 use super::balance::{Balancer, hash};
@@ -39,9 +39,9 @@ pub(crate) struct Backends {
 pub(crate) struct Front(pub(crate) Arc<Backends>);
 
 impl Endpoint for Front {
-    fn call(&self, exchange: Exchange) -> ResponseFuture {
+    fn call(&self, exchange: Box<Exchange>, lease: Lease) -> ResponseFuture {
         let this = self.0.clone();
-        Box::pin(async move { this.answer(exchange).await })
+        Box::pin(this.answer(exchange, lease))
     }
 }
 
@@ -78,8 +78,8 @@ struct Failure {
 }
 
 impl Backends {
-    async fn answer(self: Arc<Self>, exchange: Exchange) -> Response<Body> {
-        let Exchange { mut request, path, authority, connection, id, lease, session: _ } = exchange;
+    async fn answer(self: Arc<Self>, exchange: Box<Exchange>, lease: Lease) -> Response<Body> {
+        let Exchange { mut request, path, authority, connection, id, session: _ } = *exchange;
         if headers::is_loop(request.headers(), &self.pseudonym) {
             tracing::warn!(
                 request = &*id,

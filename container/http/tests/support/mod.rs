@@ -9,8 +9,8 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use wharf_http::{Bound, Limits, Listen, Pipeline, Server, ServerConfig};
 use wharf_kernel::{
-    AccessRecord, AccessSink, AppCounters, AppId, Body, ContextPath, Endpoint, Exchange, Gate, ResponseFuture, Route,
-    RouteTable, Routes, ServerCounters, Version,
+    AccessRecord, AccessSink, AppCounters, AppId, Body, ContextPath, Endpoint, Exchange, Gate, Lease, ResponseFuture,
+    Route, RouteTable, Routes, ServerCounters, Version,
 };
 use wharf_mapping::ServletMap;
 
@@ -18,9 +18,9 @@ use wharf_mapping::ServletMap;
 pub struct Echo;
 
 impl Endpoint for Echo {
-    fn call(&self, exchange: Exchange) -> ResponseFuture {
+    fn call(&self, exchange: Box<Exchange>, lease: Lease) -> ResponseFuture {
         Box::pin(async move {
-            let Exchange { request, path, authority, connection, lease, .. } = exchange;
+            let Exchange { request, path, authority, connection, .. } = *exchange;
             let _lease = lease;
             let text = match path.path_info().unwrap_or_default() {
                 "/panic" => panic!("as asked"),
