@@ -121,6 +121,35 @@ fn a_poll_that_never_returns_keeps_nobody_else_out() {
 }
 
 #[test]
+fn open_connections_of_a_stuck_worker_go_on_elsewhere() {
+    let wharf = neighbours("", &["--set", "server.workers=2"]);
+    let mut kept: Vec<Client> = (0..12).map(|_| wharf.connect()).collect();
+    for client in &mut kept {
+        assert_eq!(client.get("/good/").unwrap().status, 200);
+    }
+    let spinning = begin(&wharf, "/bad/spin", 1);
+    wait("the poll", || (wharf.app("bad")["load"]["in_flight"] == 1).then_some(()));
+    // Before anybody has seen that it does not come back, and again when it is known.
+    for _ in 0..2 {
+        let begin_at = Instant::now();
+        kept.iter_mut().for_each(|client| client.write("GET", "/good/", &[], b"").unwrap());
+        for client in &mut kept {
+            assert_eq!(client.read("GET").unwrap().text(), "good");
+        }
+        assert!(begin_at.elapsed() < Duration::from_secs(5), "{:?}", begin_at.elapsed());
+    }
+    assert!(wharf.log().contains("go on elsewhere"), "{}", wharf.log());
+    // What is left of them on the stuck worker is let go without a word to the client.
+    assert_eq!(wharf.get("/bad/spin-end").text(), "ended");
+    assert_eq!(answers(spinning)[0].text(), "spun");
+    wait("the end of it", || (wharf.app("bad")["load"]["stuck_polls"] == 0).then_some(()));
+    for client in &mut kept {
+        assert_eq!(client.get("/good/").unwrap().status, 200);
+    }
+    wait("the count", || (metric(&wharf, "wharf_connections_open") == Some(kept.len() as u64)).then_some(()));
+}
+
+#[test]
 fn a_stuck_worker_works_on_when_its_poll_returns() {
     let wharf = neighbours("", &["--set", "server.workers=1"]);
     let mut kept = wharf.connect();

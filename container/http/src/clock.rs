@@ -3,12 +3,13 @@
 //!
 //! hyper makes and drops a timer for every request head. On a busy connection none of them ever fires, and each costs an
 //! aligned allocation and two changes of the timer wheel. Here a timer is a number in the connection's slot; the worker's
-//! sweep wakes the connections whose number has passed. A slot is used on its worker's thread; only [`Slot::reap`] comes
-//! from elsewhere.
+//! sweep wakes the connections whose number has passed. A slot is used on its worker's thread; only [`Slot::reap`] and
+//! [`Slot::claim`] come from elsewhere.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -25,6 +26,13 @@ const DUE: u64 = 0;
 const SILENCE: u64 = 1000;
 /// Time for an HTTP/2 client to answer to a goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Whose a connection is at the moment: nobody's, its worker's in a poll, that of whoever looks whether it can be moved, or
+/// another worker's.
+const FREE: u8 = 0;
+const POLLED: u8 = 1;
+const CLAIMED: u8 = 2;
+const MOVED: u8 = 3;
 
 /// What one connection waits for and until when, in milliseconds since its worker's start.
 #[derive(Debug)]
@@ -67,6 +75,9 @@ pub(crate) struct Slot {
     pub(crate) refused: OnceLock<(StatusCode, Arc<str>)>,
     /// HTTP/1: whether the client may still be sending what nobody reads.
     unread: AtomicBool,
+    turn: AtomicU8,
+    /// HTTP/1: whether what was read last ended with an empty line, so that nothing of a next request was read.
+    even: AtomicBool,
 }
 
 impl Slot {
@@ -111,6 +122,8 @@ impl Slot {
             cut: AtomicBool::new(false),
             refused: OnceLock::new(),
             unread: AtomicBool::new(false),
+            turn: AtomicU8::new(FREE),
+            even: AtomicBool::new(true),
         }
     }
 
@@ -156,8 +169,51 @@ impl Slot {
         self.cut.load(Relaxed)
     }
 
-    /// Bytes came.
-    pub(crate) fn received(&self) {
+    /// Before its worker polls it. False where it is another worker's by now.
+    #[inline]
+    pub(crate) fn enter(&self) -> bool {
+        loop {
+            match self.turn.compare_exchange(FREE, POLLED, Acquire, Acquire) {
+                Ok(_) => return true,
+                Err(MOVED) => return false,
+                // Somebody looks at it, which takes a moment.
+                Err(_) => std::hint::spin_loop(),
+            }
+        }
+    }
+
+    /// After that.
+    #[inline]
+    pub(crate) fn exit(&self) {
+        self.turn.store(FREE, Release);
+    }
+
+    /// Takes the connection away from a worker that does not poll it: true where nothing is under way on it and nothing of a next
+    /// request was read. From then on the worker does not touch it.
+    pub(crate) fn claim(&self) -> bool {
+        if self.turn.compare_exchange(FREE, CLAIMED, Acquire, Relaxed).is_err() {
+            return false;
+        }
+        let waits = !matches!(self.head.load(Relaxed), NEVER | DUE) && !self.begun.load(Relaxed);
+        let quiet = !self.is_busy() && self.even.load(Relaxed) && self.send.load(Relaxed) == NEVER;
+        let free = waits && quiet && !self.http2 && !self.opening && !self.is_cut();
+        self.turn.store(if free { MOVED } else { FREE }, Release);
+        free
+    }
+
+    /// Gives a claimed connection back.
+    pub(crate) fn give_back(&self) {
+        self.exit();
+    }
+
+    /// It has had requests before, on another worker.
+    pub(crate) fn resume(&self) {
+        self.requests.store(1, Relaxed);
+    }
+
+    /// Bytes came, of which these are the last.
+    pub(crate) fn received(&self, last: &[u8]) {
+        self.even.store(last.ends_with(b"\r\n\r\n"), Relaxed);
         if self.head.load(Relaxed) != NEVER {
             self.begun.store(true, Relaxed);
         }
@@ -395,7 +451,7 @@ mod tests {
         assert!(slot.idle().is_some());
         assert!(!after(&slot, 59) && after(&slot, 62), "idle");
         timer = idle();
-        slot.received();
+        slot.received(b"GET");
         assert!(slot.idle().is_none());
         assert!(!after(&slot, 5), "its time begins");
         assert!(!after(&slot, 14) && after(&slot, 15), "a head");

@@ -64,7 +64,7 @@ where
     let result = poll_fn(|cx| {
         if !registered {
             registered = true;
-            shared.seat(guard.key, cx.waker(), &slot, None);
+            shared.seat(guard.key, cx.waker(), &slot);
         }
         let state = shared.state();
         if state == CUT || slot.is_cut() {

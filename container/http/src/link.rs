@@ -76,6 +76,11 @@ impl Link {
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
+    /// Takes out what counts the connection, which goes on elsewhere.
+    pub(crate) fn take_guard(&self) -> Option<Guard> {
+        self.state().guard.take()
+    }
+
     /// The socket is gone.
     fn end(&self) {
         let State { guard, wakers, switched } = std::mem::take(&mut *self.state());

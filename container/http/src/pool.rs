@@ -109,6 +109,14 @@ impl Pool {
                 shared.open.fetch_sub(1, Ordering::AcqRel);
                 self.seat(socket, pass);
             }
+            let saved = shared.rescue();
+            if !saved.is_empty() {
+                let (thread, count) = (&shared.watch.thread, saved.len());
+                tracing::warn!(thread, "{count} open connections on which nothing was under way go on elsewhere");
+            }
+            for (socket, pass) in saved {
+                self.seat(socket, pass);
+            }
         }
     }
 

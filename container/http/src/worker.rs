@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
+use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -37,6 +39,25 @@ pub(crate) enum Socket {
         tls: Option<Arc<Tls>>,
     },
     Unix(std::os::unix::net::UnixStream),
+    /// One that was open on another worker, between two requests.
+    Resumed {
+        stream: std::net::TcpStream,
+        connection: Connection,
+    },
+}
+
+/// A connection on plain TCP, which another worker could go on with.
+#[derive(Clone, Copy)]
+struct Plain {
+    descriptor: RawFd,
+    /// Whether another worker had it before.
+    resumed: bool,
+}
+
+impl Plain {
+    fn of(stream: &TcpStream) -> Self {
+        Self { descriptor: stream.as_raw_fd(), resumed: false }
+    }
 }
 
 /// What a worker is told.
@@ -60,6 +81,9 @@ struct Seated {
     slot: Arc<Slot>,
     /// Of a connection that may be upgraded: HTTP/1, after the handshake.
     link: Option<Arc<Link>>,
+    /// Of a connection that could be moved. The descriptor is open as long as this is here: it is taken out before the socket
+    /// is closed.
+    plain: Option<(RawFd, Arc<Connection>)>,
 }
 
 /// What a worker's connections share.
@@ -105,8 +129,45 @@ impl Shared {
     }
 
     /// Has the connection woken when the state changes or its time is up.
-    pub(crate) fn seat(&self, key: u64, waker: &Waker, slot: &Arc<Slot>, link: Option<&Arc<Link>>) {
-        self.wakers().insert(key, Seated { waker: waker.clone(), slot: slot.clone(), link: link.cloned() });
+    pub(crate) fn seat(&self, key: u64, waker: &Waker, slot: &Arc<Slot>) {
+        let seated = Seated { waker: waker.clone(), slot: slot.clone(), link: None, plain: None };
+        self.wakers().insert(key, seated);
+    }
+
+    /// Takes the connections away on which nothing is under way: this worker is stuck.
+    pub(crate) fn rescue(&self) -> Vec<(Socket, Pass)> {
+        let mut saved = Vec::new();
+        let mut left = Vec::new();
+        {
+            let all = self.wakers();
+            let movable = || all.values().filter_map(|s| Some((s, s.plain.as_ref()?, s.link.as_ref()?)));
+            if movable().next().is_none() {
+                return saved;
+            }
+            // A descriptor of this process, asked for by its number: whoever has the socket can't be asked.
+            let Ok(own) = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()) else { return saved };
+            for (seated, (descriptor, connection), link) in movable() {
+                if !seated.slot.claim() {
+                    continue;
+                }
+                let stream = pidfd_getfd(&own, *descriptor, PidfdGetfdFlags::empty());
+                let (Ok(stream), Some(mut guard)) = (stream, link.take_guard()) else {
+                    seated.slot.give_back();
+                    continue;
+                };
+                if let Some(pass) = guard.pass.take() {
+                    let connection = Connection::clone(connection);
+                    saved.push((Socket::Resumed { stream: stream.into(), connection }, pass));
+                }
+                left.push((guard, seated.waker.clone()));
+            }
+        }
+        // What is left of them ends when the worker comes back.
+        for (guard, waker) in left {
+            drop(guard);
+            waker.wake();
+        }
+        saved
     }
 
     /// How the connections are to behave.
@@ -205,21 +266,27 @@ pub(crate) async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiv
 /// Begins to serve the next connection of the inbox, if no other worker has taken it.
 fn take(shared: &Arc<Shared>, key: u64) {
     let Some((socket, pass)) = shared.inbox().pop_front() else { return };
-    let guard = Guard { shared: shared.clone(), key, _pass: pass };
+    let guard = Guard { shared: shared.clone(), key, pass: Some(pass) };
     match socket {
         Socket::Tcp { stream, proxy_protocol, tls } => {
             let connection = Connection::new(stream.peer_addr().ok(), stream.local_addr().ok(), false);
             let Ok(stream) = TcpStream::from_std(stream) else { return };
             match tls {
                 None if !proxy_protocol && !shared.pipeline.limits.http2.cleartext => {
-                    tokio::spawn(serve(stream, connection, guard));
+                    let plain = Plain::of(&stream);
+                    tokio::spawn(serve(stream, connection, guard, Some(plain)));
                 }
                 tls => _ = tokio::spawn(serve_tcp(stream, connection, proxy_protocol, tls, guard)),
             }
         }
         Socket::Unix(stream) => {
             let Ok(stream) = tokio::net::UnixStream::from_std(stream) else { return };
-            tokio::spawn(serve(stream, Connection::new(None, None, false), guard));
+            tokio::spawn(serve(stream, Connection::new(None, None, false), guard, None));
+        }
+        Socket::Resumed { stream, connection } => {
+            let Ok(stream) = TcpStream::from_std(stream) else { return };
+            let plain = Plain { resumed: true, ..Plain::of(&stream) };
+            tokio::spawn(serve(stream, connection, guard, Some(plain)));
         }
     }
 }
@@ -228,13 +295,16 @@ fn take(shared: &Arc<Shared>, key: u64) {
 pub(crate) struct Guard {
     pub(crate) shared: Arc<Shared>,
     pub(crate) key: u64,
-    _pass: Pass,
+    /// `None` where the connection goes on on another worker.
+    pass: Option<Pass>,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         self.shared.wakers().remove(&self.key);
-        self.shared.pipeline.counters.connection_closed();
+        if self.pass.is_some() {
+            self.shared.pipeline.counters.connection_closed();
+        }
         if self.shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.shared.idle.notify_waiters();
         }
@@ -250,7 +320,7 @@ impl Guard {
         poll_fn(|cx| {
             if !registered {
                 registered = true;
-                self.shared.seat(self.key, cx.waker(), &slot, None);
+                self.shared.seat(self.key, cx.waker(), &slot);
             }
             let goes_on = self.shared.state() == OPEN && !slot.is_unwanted();
             if goes_on { future.as_mut().poll(cx).map(Some) } else { Poll::Ready(None) }
@@ -278,7 +348,10 @@ async fn serve_tcp(
     match tls {
         Some(tls) => serve_tls(stream, connection, tls, guard).await,
         None if guard.shared.pipeline.limits.http2.cleartext => serve_either(stream, connection, guard).await,
-        None => serve(stream, connection, guard).await,
+        None => {
+            let plain = Plain::of(&stream);
+            serve(stream, connection, guard, Some(plain)).await;
+        }
     }
 }
 
@@ -301,7 +374,7 @@ async fn serve_tls(stream: TcpStream, connection: Connection, tls: Arc<Tls>, gua
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
     let connection = connection.encrypted(tls::facts(session));
-    if http2 { http2::serve(stream, connection, guard).await } else { serve(stream, connection, guard).await }
+    if http2 { http2::serve(stream, connection, guard).await } else { serve(stream, connection, guard, None).await }
 }
 
 /// Serves the protocol that the client begins with, where HTTP/2 may be spoken without TLS.
@@ -309,18 +382,26 @@ async fn serve_either(stream: TcpStream, connection: Connection, guard: Guard) {
     let limit = guard.shared.pipeline.limits.header_timeout;
     match guard.unless_drained(timeout(limit, http2::sniff(stream))).await {
         Some(Ok(Ok((true, stream)))) => http2::serve(stream, connection, guard).await,
-        Some(Ok(Ok((false, stream)))) => serve(stream, connection, guard).await,
+        Some(Ok(Ok((false, stream)))) => serve(stream, connection, guard, None).await,
         _ => {}
     }
 }
 
 /// Serves one HTTP/1 connection to its end.
-async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, connection: Connection, guard: Guard) {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    connection: Connection,
+    guard: Guard,
+    plain: Option<Plain>,
+) {
     let connection = Arc::new(connection);
     let (shared, key) = (guard.shared.clone(), guard.key);
     let link = Link::new(guard);
     let limits = &shared.pipeline.limits;
     let slot = Slot::new(shared.began, limits, false);
+    if plain.is_some_and(|plain| plain.resumed) {
+        slot.resume();
+    }
     let service = {
         let (shared, connection, slot, link) = (shared.clone(), connection.clone(), slot.clone(), link.clone());
         service_fn(move |request| Pipeline::begin(&shared, &connection, Some(&link), &slot, shared.ids.next(), request))
@@ -342,22 +423,27 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, co
     let mut served = pin!(builder.serve_connection(stream, service).with_upgrades());
     let (mut seen, mut registered) = (OPEN, false);
     let result = poll_fn(|cx| {
-        if !registered {
-            registered = true;
-            shared.seat(key, cx.waker(), &slot, Some(&link));
-        }
-        let state = shared.state();
-        if slot.is_cut() {
+        if !slot.enter() {
             return Poll::Ready(Ok(()));
         }
-        if state != seen {
-            seen = state;
-            if state == CUT {
-                return Poll::Ready(Ok(()));
-            }
-            served.as_mut().graceful_shutdown();
+        if !registered {
+            registered = true;
+            let plain = plain.map(|plain| (plain.descriptor, connection.clone()));
+            let (waker, slot, link) = (cx.waker().clone(), slot.clone(), Some(link.clone()));
+            shared.wakers().insert(key, Seated { waker, slot, link, plain });
         }
-        served.as_mut().poll(cx)
+        let state = shared.state();
+        let polled = if slot.is_cut() || state == CUT {
+            Poll::Ready(Ok(()))
+        } else {
+            if state != seen {
+                seen = state;
+                served.as_mut().graceful_shutdown();
+            }
+            served.as_mut().poll(cx)
+        };
+        slot.exit();
+        polled
     })
     .await;
     // Not one poll later: whoever has the upgraded socket now is on this thread, too.

@@ -27,6 +27,13 @@ public class Bench extends HttpServlet {
                         + orEmpty(request.getHeader("x-client")) + "\"}";
                 send(response, "application/json", json.getBytes(StandardCharsets.UTF_8));
             }
+            case "/session" -> {
+                var session = request.getSession();
+                Integer count = (Integer) session.getAttribute("count");
+                count = count == null ? 1 : count + 1;
+                session.setAttribute("count", count);
+                send(response, "text/plain; charset=utf-8", count.toString().getBytes(StandardCharsets.UTF_8));
+            }
             case "/download" -> {
                 response.setContentType("application/octet-stream");
                 response.setContentLength(DOWNLOAD);

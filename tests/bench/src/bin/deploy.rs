@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use wharf_bench::{Client, Result, Server, build, exit_code, median_and_p99, wait_for, wrk_number};
 use wharf_kernel::routes::{Lookup, Route, RouteTable};
-use wharf_kernel::{AppCounters, AppId, Body, ContextPath, Endpoint, Exchange, Gate, ResponseFuture, Version};
+use wharf_kernel::{AppCounters, AppId, Body, ContextPath, Endpoint, Exchange, Gate, Lease, ResponseFuture, Version};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
@@ -159,7 +159,7 @@ fn idle(arguments: &Arguments, release: &Path) -> Result<()> {
 struct Nothing;
 
 impl Endpoint for Nothing {
-    fn call(&self, _: Exchange) -> ResponseFuture {
+    fn call(&self, _: Box<Exchange>, _: Lease) -> ResponseFuture {
         Box::pin(async { http::Response::new(Body::empty()) })
     }
 }

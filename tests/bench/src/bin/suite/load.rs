@@ -1,5 +1,6 @@
 //! The load: wrk, with a script that says what came out as one line of JSON.
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 
@@ -30,7 +31,8 @@ struct Outcome {
 pub(crate) fn measure(server: &Running, work: &Work, seconds: u32) -> Result<Sample> {
     let path = server.path(work).ok_or("the server does not do this")?;
     let script = server.folder.join(format!("{}.lua", work.name));
-    std::fs::write(&script, lua(work))?;
+    let cookie = if work.session { Some(begin_session(&server.process.address, &path)?) } else { None };
+    std::fs::write(&script, lua(work, cookie.as_deref()))?;
     let before = server.cpu_seconds()?;
     let output = Command::new("wrk")
         .args(["-t", "1", "-c", &work.connections.to_string(), "-d", &format!("{seconds}s"), "--timeout", "20s", "-s"])
@@ -55,8 +57,24 @@ pub(crate) fn measure(server: &Running, work: &Work, seconds: u32) -> Result<Sam
     })
 }
 
-fn lua(work: &Work) -> String {
+/// Begins a session, and gives the cookie that carries it.
+fn begin_session(address: &str, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let cookie = answer.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("set-cookie").then(|| value.split(';').next().unwrap_or_default().trim().to_owned())
+    });
+    Ok(cookie.ok_or_else(|| format!("no session was begun:\n{answer}"))?)
+}
+
+fn lua(work: &Work, cookie: Option<&str>) -> String {
     let mut script = String::from("wrk.headers['Accept-Language'] = 'en'\nwrk.headers['X-Client'] = 'suite'\n");
+    if let Some(cookie) = cookie {
+        script += &format!("wrk.headers['Cookie'] = '{cookie}'\n");
+    }
     if work.content > 0 {
         let kind = if work.form { "application/x-www-form-urlencoded" } else { "application/octet-stream" };
         let start = if work.form { "name=Ada&text=" } else { "" };

@@ -10,6 +10,8 @@ pub(crate) struct Work {
     pub(crate) content: usize,
     /// Whether the content is a form.
     pub(crate) form: bool,
+    /// Whether each request belongs to a session, which is begun before.
+    pub(crate) session: bool,
     /// Connections of the load.
     pub(crate) connections: u32,
     /// Connections beside the load that do nothing.
@@ -18,8 +20,16 @@ pub(crate) struct Work {
     pub(crate) idle_applications: usize,
 }
 
-const GET: Work =
-    Work { name: "", path: "", content: 0, form: false, connections: 32, idle_connections: 0, idle_applications: 0 };
+const GET: Work = Work {
+    name: "",
+    path: "",
+    content: 0,
+    form: false,
+    session: false,
+    connections: 32,
+    idle_connections: 0,
+    idle_applications: 0,
+};
 
 /// All of it, in the order of the table.
 pub(crate) const WORKS: &[Work] = &[
@@ -29,6 +39,7 @@ pub(crate) const WORKS: &[Work] = &[
     Work { name: "echo-64k", path: "/echo", content: 64 * 1024, ..GET },
     Work { name: "download-100m", path: "/download", connections: 4, ..GET },
     Work { name: "static-10k", path: "/static/file.bin", ..GET },
+    Work { name: "session", path: "/session", session: true, ..GET },
     Work { name: "idle-connections", path: "/hello", idle_connections: 10_000, ..GET },
     Work { name: "idle-applications", path: "/hello", idle_applications: 100, ..GET },
 ];
