@@ -20,7 +20,7 @@ pub use turns::{Measured, Rounds, in_turns};
 /// Anything that goes wrong ends a measurement.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Builds packages in release and returns the folder with what was built.
+/// Builds packages and returns the folder with what was built. The profile is `release`, or what the variable `WHARF_PROFILE` names.
 ///
 /// # Errors
 /// When cargo fails.
@@ -28,13 +28,14 @@ pub fn build(packages: &[&str]) -> Result<PathBuf> {
     let workspace = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).canonicalize()?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     wharf_tests::without_package(&mut cargo);
-    cargo.args(["build", "--release", "--quiet"]).current_dir(&workspace);
+    let profile = std::env::var("WHARF_PROFILE").unwrap_or_else(|_| "release".into());
+    cargo.args(["build", "--profile", &profile, "--quiet"]).current_dir(&workspace);
     packages.iter().for_each(|p| _ = cargo.args(["-p", p]));
     if !cargo.status()?.success() {
         return Err("cargo build failed".into());
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
-    Ok(target.join("release"))
+    Ok(target.join(if profile == "dev" { "debug" } else { &profile }))
 }
 
 /// `wharf run` on a free port, without an access log, in a folder with a `deploy`.
