@@ -188,8 +188,8 @@ impl Slot {
         self.turn.store(FREE, Release);
     }
 
-    /// Takes the connection away from a worker that does not poll it: true where nothing is under way on it and nothing of a next
-    /// request was read. From then on the worker does not touch it.
+    /// Keeps the connection from a worker that does not poll it, until [`Self::leave_worker`] or [`Self::give_back`]: true where nothing
+    /// is under way on it and nothing of a next request was read.
     pub(crate) fn claim(&self) -> bool {
         if self.turn.compare_exchange(FREE, CLAIMED, Acquire, Relaxed).is_err() {
             return false;
@@ -197,13 +197,20 @@ impl Slot {
         let waits = !matches!(self.head.load(Relaxed), NEVER | DUE) && !self.begun.load(Relaxed);
         let quiet = !self.is_busy() && self.even.load(Relaxed) && self.send.load(Relaxed) == NEVER;
         let free = waits && quiet && !self.http2 && !self.opening && !self.is_cut();
-        self.turn.store(if free { MOVED } else { FREE }, Release);
+        if !free {
+            self.give_back();
+        }
         free
     }
 
-    /// Gives a claimed connection back.
+    /// A claimed connection is another worker's from now on.
+    pub(crate) fn leave_worker(&self) {
+        self.turn.store(MOVED, Release);
+    }
+
+    /// A claimed connection stays where it is.
     pub(crate) fn give_back(&self) {
-        self.exit();
+        self.turn.store(FREE, Release);
     }
 
     /// It has had requests before, on another worker.
@@ -457,6 +464,33 @@ mod tests {
         assert!(!after(&slot, 14) && after(&slot, 15), "a head");
         drop(timer);
         assert!(!after(&slot, 100_000));
+    }
+
+    #[test]
+    fn a_connection_between_two_requests_can_be_claimed() {
+        let slot = Slot::new(Instant::now(), &limits(), false);
+        let waits = || Coarse(slot.clone()).sleep(Duration::from_secs(60));
+        assert!(!slot.claim(), "it does not wait for a request");
+        let timer = waits();
+        assert!(slot.enter() && !slot.claim(), "it is polled");
+        slot.exit();
+        slot.received(b"GET / HT");
+        assert!(!slot.claim(), "a head has begun");
+        drop(timer);
+        slot.request();
+        assert!(!slot.claim(), "a request is under way");
+        let timer = waits();
+        assert!(!slot.claim(), "what was read with the last request may be the beginning of the next");
+        drop(timer);
+        slot.received(b"GET / HTTP/1.1\r\n\r\n");
+        let _timer = waits();
+        assert!(slot.claim());
+        slot.give_back();
+        assert!(slot.enter(), "it stays");
+        slot.exit();
+        assert!(slot.claim());
+        slot.leave_worker();
+        assert!(!slot.enter() && !slot.claim(), "it is gone");
     }
 
     #[test]

@@ -150,11 +150,15 @@ impl Shared {
                 if !seated.slot.claim() {
                     continue;
                 }
-                let stream = pidfd_getfd(&own, *descriptor, PidfdGetfdFlags::empty());
-                let (Ok(stream), Some(mut guard)) = (stream, link.take_guard()) else {
+                let Ok(stream) = pidfd_getfd(&own, *descriptor, PidfdGetfdFlags::empty()) else {
                     seated.slot.give_back();
                     continue;
                 };
+                let Some(mut guard) = link.take_guard() else {
+                    seated.slot.give_back();
+                    continue;
+                };
+                seated.slot.leave_worker();
                 if let Some(pass) = guard.pass.take() {
                     let connection = Connection::clone(connection);
                     saved.push((Socket::Resumed { stream: stream.into(), connection }, pass));
