@@ -79,8 +79,13 @@ pub(crate) const CUT: u8 = 2;
 struct Seated {
     waker: Waker,
     slot: Arc<Slot>,
-    /// Of a connection that may be upgraded: HTTP/1, after the handshake.
-    link: Option<Arc<Link>>,
+    /// Of HTTP/1, after the handshake.
+    http1: Option<Http1>,
+}
+
+/// What is known of a connection that may be upgraded.
+struct Http1 {
+    link: Arc<Link>,
     /// Of a connection that could be moved. The descriptor is open as long as this is here: it is taken out before the socket
     /// is closed.
     plain: Option<(RawFd, Arc<Connection>)>,
@@ -130,8 +135,11 @@ impl Shared {
 
     /// Has the connection woken when the state changes or its time is up.
     pub(crate) fn seat(&self, key: u64, waker: &Waker, slot: &Arc<Slot>) {
-        let seated = Seated { waker: waker.clone(), slot: slot.clone(), link: None, plain: None };
-        self.wakers().insert(key, seated);
+        self.seat_as(key, waker, slot, None);
+    }
+
+    fn seat_as(&self, key: u64, waker: &Waker, slot: &Arc<Slot>, http1: Option<Http1>) {
+        self.wakers().insert(key, Seated { waker: waker.clone(), slot: slot.clone(), http1 });
     }
 
     /// Takes the connections away on which nothing is under way: this worker is stuck.
@@ -140,21 +148,23 @@ impl Shared {
         let mut left = Vec::new();
         {
             let all = self.wakers();
-            let movable = || all.values().filter_map(|s| Some((s, s.plain.as_ref()?, s.link.as_ref()?)));
+            let movable = || {
+                all.values().filter_map(|seated| {
+                    let Http1 { link, plain } = seated.http1.as_ref()?;
+                    Some((seated, link, plain.as_ref()?))
+                })
+            };
             if movable().next().is_none() {
                 return saved;
             }
             // A descriptor of this process, asked for by its number: whoever has the socket can't be asked.
             let Ok(own) = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()) else { return saved };
-            for (seated, (descriptor, connection), link) in movable() {
+            for (seated, link, (descriptor, connection)) in movable() {
                 if !seated.slot.claim() {
                     continue;
                 }
-                let Ok(stream) = pidfd_getfd(&own, *descriptor, PidfdGetfdFlags::empty()) else {
-                    seated.slot.give_back();
-                    continue;
-                };
-                let Some(mut guard) = link.take_guard() else {
+                let stream = pidfd_getfd(&own, *descriptor, PidfdGetfdFlags::empty()).ok();
+                let Some((stream, mut guard)) = stream.and_then(|stream| Some((stream, link.take_guard()?))) else {
                     seated.slot.give_back();
                     continue;
                 };
@@ -229,7 +239,7 @@ impl Shared {
         // Upgraded connections have no task of this worker that could end them.
         let (cut, links): (usize, Vec<_>) = {
             let all = self.wakers();
-            (all.len(), all.values().filter_map(|seated| seated.link.clone()).collect())
+            (all.len(), all.values().filter_map(|seated| Some(seated.http1.as_ref()?.link.clone())).collect())
         };
         self.change(CUT);
         links.iter().for_each(|link| link.cut());
@@ -433,8 +443,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         if !registered {
             registered = true;
             let plain = plain.map(|plain| (plain.descriptor, connection.clone()));
-            let (waker, slot, link) = (cx.waker().clone(), slot.clone(), Some(link.clone()));
-            shared.wakers().insert(key, Seated { waker, slot, link, plain });
+            shared.seat_as(key, cx.waker(), &slot, Some(Http1 { link: link.clone(), plain }));
         }
         let state = shared.state();
         let polled = if slot.is_cut() || state == CUT {

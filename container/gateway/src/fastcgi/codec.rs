@@ -147,7 +147,6 @@ pub fn end_request(content: &[u8]) -> Option<(u32, u8)> {
 pub fn put_pair(to: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     let length = |length: usize| u32::try_from(length).ok().filter(|l| *l < 1 << 31);
     if let (Some(name_length), Some(value_length)) = (length(name.len()), length(value.len())) {
-        to.reserve(8 + name.len() + value.len());
         for length in [name_length, value_length] {
             match u8::try_from(length) {
                 Ok(short @ ..128) => to.push(short),

@@ -1,6 +1,5 @@
 //! The conversation with one process: both pipes at once, the client, and the clock.
 
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -239,7 +238,7 @@ async fn over(timer: &mut Option<Pin<Box<Sleep>>>, activity: &Activity, idle: Du
         if sleep.deadline() > due || sleep.is_elapsed() {
             sleep.as_mut().reset(due);
         }
-        poll_fn(|cx| sleep.as_mut().poll(cx)).await;
+        sleep.as_mut().await;
         let now = Instant::now();
         if now >= deadline {
             return too_long();
