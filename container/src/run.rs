@@ -26,9 +26,8 @@ pub(crate) fn run(global: &Global) -> Result<ExitCode, Failure> {
     compose::run(settings, ready).map_err(Failure::failed)
 }
 
-/// Says where it listens.
+/// Says where it listens, all in one write: who waits for the first line has the others too.
 pub(crate) fn announce(running: &Running) {
-    for url in &running.urls {
-        println!("listening on {url}");
-    }
+    let lines: String = running.urls.iter().map(|url| format!("listening on {url}\n")).collect();
+    print!("{lines}");
 }

@@ -51,14 +51,11 @@ impl Wharf {
     /// # Panics
     /// When it ends, or takes too long.
     pub fn wait_ready(&mut self) {
-        let line = "listening on http://";
         let addr = wait("'listening on'", || {
             if let Some(status) = self.ended() {
                 panic!("the container has ended: {status}\n{}", self.log());
             }
-            let out = self.output();
-            let (_, rest) = out.split_once(line)?;
-            rest.split_once('\n')?.0.parse().ok()
+            self.said_addr("http")
         });
         self.addr = Some(addr);
     }
@@ -74,11 +71,16 @@ impl Wharf {
     /// Where it listens with TLS.
     ///
     /// # Panics
-    /// When it does not.
+    /// When it does not say so in time: its line may come a moment after the one of the plain listener.
     pub fn secure_addr(&self) -> SocketAddr {
+        wait("the line of the listener with TLS", || self.said_addr("https"))
+    }
+
+    /// Where it has said that it listens.
+    fn said_addr(&self, scheme: &str) -> Option<SocketAddr> {
         let out = self.output();
-        let (_, rest) = out.split_once("listening on https://").expect("it listens with TLS");
-        rest.lines().next().and_then(|addr| addr.parse().ok()).expect("an address")
+        let (_, rest) = out.split_once(&format!("listening on {scheme}://"))?;
+        rest.split_once('\n')?.0.parse().ok()
     }
 
     /// Its process id.
