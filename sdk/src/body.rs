@@ -137,6 +137,10 @@ impl Body {
         BodyReader { body: self, chunk: Bytes::new() }
     }
 
+    pub(crate) fn kind(&self) -> &BodyKind {
+        &self.0
+    }
+
     /// Takes it apart.
     #[doc(hidden)]
     pub fn into_kind(self) -> BodyKind {

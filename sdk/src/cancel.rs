@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -51,41 +51,38 @@ impl Cancelled {
 #[derive(Default)]
 pub(crate) struct Cancellations {
     watched: AtomicUsize,
-    /// By the address of the request id, which is the request's own as long as its entry has a share in it.
-    senders: Mutex<HashMap<usize, Watched>>,
+    /// Who tells, by request id.
+    senders: Mutex<HashMap<Box<str>, watch::Sender<Stage>>>,
 }
 
-/// A request that somebody watches: its id, which keeps the address taken, and who tells.
-type Watched = (Arc<str>, watch::Sender<Stage>);
-
 impl Cancellations {
-    fn watch(&self, id: &Arc<str>) -> Cancelled {
+    fn watch(&self, id: &str) -> Cancelled {
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, sender) = senders.entry(Arc::as_ptr(id).addr()).or_insert_with(|| {
+        let sender = senders.entry(id.into()).or_insert_with(|| {
             self.watched.fetch_add(1, Ordering::Relaxed);
-            (Arc::clone(id), watch::channel(Stage::InFlight).0)
+            watch::channel(Stage::InFlight).0
         });
         Cancelled(sender.subscribe())
     }
 
-    fn end(&self, id: &Arc<str>, stage: Stage) {
+    fn end(&self, id: &str, stage: Stage) {
         if self.watched.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let ended = self.senders.lock().unwrap_or_else(PoisonError::into_inner).remove(&Arc::as_ptr(id).addr());
-        if let Some((_, sender)) = ended {
+        let ended = self.senders.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        if let Some(sender) = ended {
             self.watched.fetch_sub(1, Ordering::Relaxed);
             sender.send_replace(stage);
         }
     }
 
     /// The response to this request is ready.
-    pub(crate) fn answered(&self, id: &Arc<str>) {
+    pub(crate) fn answered(&self, id: &str) {
         self.end(id, Stage::Answered);
     }
 
     /// The future that makes the response to this request is dropped.
-    pub(crate) fn cancelled(&self, id: &Arc<str>) {
+    pub(crate) fn cancelled(&self, id: &str) {
         self.end(id, Stage::Cancelled);
     }
 }

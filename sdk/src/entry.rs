@@ -11,6 +11,7 @@ use std::time::Duration;
 use abi_stable::library::RootModuleResult;
 use abi_stable::prefix_type::WithMetadata;
 use abi_stable::std_types::{RResult, RString, RVec};
+use smol_str::SmolStr;
 use tokio::runtime::Runtime;
 use wharf_abi::{
     CreateArgs, Failure, FailureKind, FfiFuture, FfiRequest, FfiResponse, FfiSession, Host, Instance, Module,
@@ -211,7 +212,7 @@ unsafe extern "C" fn service(instance: *const (), request: FfiRequest) -> FfiFut
     // SAFETY: as long as `'static` in practice: the container keeps a lease as long as it has the future or a body, and calls
     // `destroy` only when all leases are back (see `Module::destroy`).
     let this: &'static Running = unsafe { running(instance) };
-    let id: Arc<str> = request.text(|h| h.id).into();
+    let id = SmolStr::new(request.text(|h| h.id));
     FfiFuture::new(Answer { state: State::New(request), this, id })
 }
 
@@ -219,7 +220,8 @@ unsafe extern "C" fn service(instance: *const (), request: FfiRequest) -> FfiFut
 struct Answer {
     state: State,
     this: &'static Running,
-    id: Arc<str>,
+    /// In place: those of the container are short.
+    id: SmolStr,
 }
 
 enum State {
@@ -241,7 +243,7 @@ impl Future for Answer {
                 && let State::New(request) = std::mem::replace(&mut this.state, State::Done)
             {
                 let context = &running.contexts[slot() % running.contexts.len()];
-                match ffi::request(request, this.id.clone(), context) {
+                match ffi::request(request, context) {
                     Ok(request) => this.state = State::Running(running.app.call(request)),
                     Err(error) => {
                         tracing::warn!("the request can't be represented: {error}");

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::Uri;
@@ -63,7 +63,8 @@ pub(crate) struct RequestFacts {
     target: Option<Box<Chosen>>,
     /// Who the application has signed in or out, instead of what the source says.
     signed: Option<Box<Option<Principal>>>,
-    id: Arc<str>,
+    /// The id, made when somebody wants to keep it.
+    id: OnceLock<Arc<str>>,
     context: LocalContext,
     /// Where it stands on its way through forwards and the like; `None` as long as it went the straight way.
     pub(crate) dispatch: Option<Box<DispatchState>>,
@@ -87,13 +88,14 @@ pub(crate) struct Chosen {
 
 impl RequestFacts {
     /// Those of a request from the container.
-    pub(crate) fn crossed(request: FfiRequest, id: Arc<str>, context: LocalContext) -> Self {
+    pub(crate) fn crossed(request: FfiRequest, context: LocalContext) -> Self {
+        let id = OnceLock::new();
         Self { source: Source::Crossed(request), target: None, signed: None, id, context, dispatch: None }
     }
 
     /// Those of a request that was made here.
     pub(crate) fn local(facts: LocalFacts) -> Self {
-        let (id, context) = (Arc::clone(&facts.id), Arc::new(Arc::clone(&facts.context)));
+        let (id, context) = (Arc::clone(&facts.id).into(), Arc::new(Arc::clone(&facts.context)));
         Self { source: Source::Local(Box::new(facts)), target: None, signed: None, id, context, dispatch: None }
     }
 
@@ -170,7 +172,7 @@ impl RequestFacts {
             source,
             target: self.target.clone(),
             signed: self.signed.clone(),
-            id: Arc::clone(&self.id),
+            id: self.id.clone(),
             context: self.context.clone(),
             dispatch: self.dispatch.clone(),
         }
@@ -283,8 +285,16 @@ impl RequestFacts {
         }
     }
 
-    pub(crate) fn id(&self) -> &Arc<str> {
-        &self.id
+    pub(crate) fn id(&self) -> &str {
+        match &self.source {
+            Source::Crossed(ffi) => ffi.text(|h| h.id),
+            Source::Local(facts) => &facts.id,
+        }
+    }
+
+    /// The id, to keep.
+    pub(crate) fn shared_id(&self) -> Arc<str> {
+        Arc::clone(self.id.get_or_init(|| self.id().into()))
     }
 
     pub(crate) fn context(&self) -> &Arc<ServletContext> {
@@ -295,7 +305,7 @@ impl RequestFacts {
 impl std::fmt::Debug for RequestFacts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RequestFacts")
-            .field("id", &self.id)
+            .field("id", &self.id())
             .field("request_uri", &self.request_uri())
             .field("servlet_path", &self.servlet_path())
             .field("path_info", &self.path_info())

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 use http_body::{Body as HttpBody, Frame as HttpFrame, SizeHint};
 use tokio::runtime::Handle;
@@ -17,16 +17,17 @@ use wharf_abi::{
 use crate::body::BodyKind;
 use crate::facts::{LocalContext, RequestFacts};
 use crate::log::for_request;
+use crate::response::ResponseParts;
 use crate::tunnel::Tunnel;
 use crate::upgrade::Switch;
 use crate::{Body, BoxError, Request, Response};
 
 /// Makes a request of what the container handed over.
-pub(crate) fn request(mut ffi: FfiRequest, id: Arc<str>, context: &LocalContext) -> Result<Request, http::Error> {
+pub(crate) fn request(mut ffi: FfiRequest, context: &LocalContext) -> Result<Request, http::Error> {
     let body = ffi.body.take().map_or_else(Body::empty, |body| Body::new(Incoming { body, ended: false }));
     let method = Method::from_bytes(ffi.text(|h| h.method).as_bytes())?;
     let version = version(ffi.head().version);
-    Ok(Request::crossed(method, version, body, RequestFacts::crossed(ffi, id, context.clone())))
+    Ok(Request::crossed(method, version, body, RequestFacts::crossed(ffi, context.clone())))
 }
 
 fn version(number: u8) -> Version {
@@ -109,66 +110,83 @@ const LEND_UP_TO: usize = 1024;
 /// Header lines that cost no allocation of their own.
 const FEW: usize = 8;
 
-/// What of a response is lent to the container.
-struct Outside {
-    /// Owns what the lines point to.
-    headers: HeaderMap,
-    /// The lines: in place while they are few.
+/// Room in a response for the views of its header lines, of which the container reads: in place while they are few.
+pub(crate) struct Lines {
     few: [Header; FEW],
     many: Vec<Header>,
-    /// Content that is lent.
-    content: Bytes,
 }
 
-/// Hands a response over. A streamed body is polled inside `runtime`, for the request with this `id`.
-pub(crate) fn response(response: Response, runtime: &Handle, id: &Arc<str>) -> FfiResponse {
-    let (mut parts, body) = response.into_http().into_parts();
-    let switch = Switch::of(parts.status, &mut parts.extensions);
-    let (body, content) = match switch {
-        Some(handler) => {
-            let tunnel = Tunnel::new(handler, runtime.clone(), id.clone());
-            (FfiResponseBody::Upgrade(FfiUpgrade::new(tunnel)), Bytes::new())
+// SAFETY: the views are made by `response` below, which has the response to itself, and read by the container alone.
+unsafe impl Send for Lines {}
+// SAFETY: as above.
+unsafe impl Sync for Lines {}
+
+impl Lines {
+    pub(crate) const EMPTY: Self = Self { few: [Header::EMPTY; FEW], many: Vec::new() };
+
+    fn fill(&mut self, headers: &HeaderMap) -> *const [Header] {
+        let lines = headers.iter().map(|(name, value)| Header::new(name.as_str(), value.as_bytes()));
+        if headers.len() > FEW {
+            self.many.extend(lines);
+            return &raw const self.many[..];
         }
-        None => content(body, runtime, id),
+        self.few.iter_mut().zip(lines).for_each(|(place, line)| *place = line);
+        &raw const self.few[..headers.len()]
+    }
+
+    fn only(&mut self, name: &'static HeaderName, value: &HeaderValue) -> *const [Header] {
+        self.few[0] = Header::new(name.as_str(), value.as_bytes());
+        &raw const self.few[..1]
+    }
+}
+
+/// Hands a response over, as it stands. A streamed body is polled inside `runtime`, for the request with this `id`.
+pub(crate) fn response(mut response: Response, runtime: &Handle, id: &str) -> FfiResponse {
+    let status = response.status_code();
+    let body = match Switch::of(status, response.extensions_mut()) {
+        Some(handler) => {
+            FfiResponseBody::Upgrade(FfiUpgrade::new(Tunnel::new(handler, runtime.clone(), id.into())))
+        }
+        None => content(response.body_mut(), runtime, id),
     };
-    let mut outside =
-        Box::new(Outside { headers: parts.headers, few: [Header::EMPTY; FEW], many: Vec::new(), content });
-    let Outside { headers, few, many, content } = &mut *outside;
-    // Names and values live in the map's own heap blocks, which do not move with the map; standard names are static.
-    let lines = headers.iter().map(|(name, value)| Header::new(name.as_str(), value.as_bytes()));
-    let list: *const [Header] = if headers.len() <= FEW {
-        few.iter_mut().zip(lines).for_each(|(place, line)| *place = line);
-        &raw const few[..headers.len()]
-    } else {
-        many.extend(lines);
-        &raw const many[..]
+    let mut outside = response.into_inner();
+    let ResponseParts { content_type, headers, body: lent, lines, .. } = &mut *outside;
+    // Names and values do not move before `release`: nor does the box, and standard names are static.
+    let list: *const [Header] = match (headers.get(), content_type) {
+        (Some(headers), _) => lines.fill(headers),
+        (None, Some(value)) => lines.only(&CONTENT_TYPE, value),
+        (None, None) => &raw const lines.few[..0],
     };
-    let lent = RawStr::from_bytes(content);
+    let lent = RawStr::from_bytes(match lent.kind() {
+        BodyKind::Full(bytes) => bytes,
+        _ => &[],
+    });
     let owner = Box::into_raw(outside);
     unsafe extern "C" fn release(owner: *const ()) {
         // SAFETY: the box made above, released once.
-        let outside = unsafe { Box::from_raw(owner.cast::<Outside>().cast_mut()) };
+        let outside = unsafe { Box::from_raw(owner.cast::<ResponseParts>().cast_mut()) };
         contain(|| drop(outside));
     }
-    // SAFETY: the list, all it points to and the content live until `release`, on whatever thread: `Outside` is but views
-    // beside a map and bytes, which are `Send`.
-    unsafe { FfiResponse::new(parts.status.as_u16(), &*list, lent, owner.cast_const().cast(), release, body) }
+    // SAFETY: the list, all it points to and the content live until `release`, on whatever thread: a response is `Send`.
+    unsafe { FfiResponse::new(status.as_u16(), &*list, lent, owner.cast_const().cast(), release, body) }
 }
 
-/// The content, and what of it is lent.
-fn content(body: Body, runtime: &Handle, id: &Arc<str>) -> (FfiResponseBody, Bytes) {
-    let body = match body.into_kind() {
+/// Takes the content out, but for what is lent.
+fn content(body: &mut Body, runtime: &Handle, id: &str) -> FfiResponseBody {
+    match body.kind() {
+        BodyKind::Full(bytes) if bytes.len() <= LEND_UP_TO => return FfiResponseBody::Lent,
+        _ => {}
+    }
+    match std::mem::take(body).into_kind() {
         BodyKind::Empty => FfiResponseBody::Empty,
-        BodyKind::Full(bytes) if bytes.len() <= LEND_UP_TO => return (FfiResponseBody::Lent, bytes),
         BodyKind::Full(bytes) => FfiResponseBody::Full(FfiBytes::from_owner(bytes)),
         BodyKind::Stream(stream) => {
             let stream = stream.into_inner().unwrap_or_else(PoisonError::into_inner);
             let exact = stream.size_hint().exact();
-            let outgoing = Outgoing { stream: Some(stream), runtime: runtime.clone(), id: id.clone() };
+            let outgoing = Outgoing { stream: Some(stream), runtime: runtime.clone(), id: id.into() };
             FfiResponseBody::Stream(FfiBody::new(outgoing, exact))
         }
-    };
-    (body, Bytes::new())
+    }
 }
 
 /// A streamed response body, polled and dropped inside the module's runtime.

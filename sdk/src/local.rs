@@ -104,10 +104,10 @@ impl Local {
             Ok(request) => request,
             Err(response) => return (*response, None),
         };
-        let mut response = self.application.call(request).await.into_http();
+        let mut response = self.application.call(request).await;
         session.commit(response.headers_mut(), self.context.context_path());
-        let switch = Switch::of(response.status(), response.extensions_mut());
-        (Response::from_switched(response), switch)
+        let switch = Switch::of(response.status_code(), response.extensions_mut());
+        (response, switch)
     }
 
     fn map(

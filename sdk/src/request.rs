@@ -299,7 +299,7 @@ impl Request {
     }
 
     pub(crate) fn shared_id(&self) -> Arc<str> {
-        Arc::clone(self.0.facts.id())
+        self.0.facts.shared_id()
     }
 
     /// The application's surroundings.
@@ -406,7 +406,7 @@ impl Request {
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Request")
-            .field("id", self.0.facts.id())
+            .field("id", &self.0.facts.id())
             .field("method", &self.0.method)
             .field("uri", self.0.uri())
             .field("headers", self.0.headers())

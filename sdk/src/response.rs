@@ -1,12 +1,15 @@
 //! A response, and what can be turned into one.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{StatusCode, response};
+use http::{Extensions, StatusCode, Version, response};
 use serde::Serialize;
 
+use crate::ffi::Lines;
 use crate::{Body, BoxError, Error};
 
 /// A response (`HttpServletResponse` of Servlet 6.1, chapter 5).
@@ -26,13 +29,44 @@ use crate::{Body, BoxError, Error};
 /// ```
 ///
 /// A 4xx or 5xx without content gets the container's error page.
-#[derive(Debug, Default)]
-pub struct Response(http::Response<Body>);
+#[derive(Default)]
+pub struct Response(Box<ResponseParts>);
+
+/// Boxed, so that the futures a response is handed through stay small. The box is what crosses the border.
+pub(crate) struct ResponseParts {
+    status: StatusCode,
+    version: Version,
+    /// The only header field as long as the others are not made.
+    pub(crate) content_type: Option<HeaderValue>,
+    /// Made when they are asked for: most responses have but a content type.
+    pub(crate) headers: OnceLock<HeaderMap>,
+    extensions: Extensions,
+    pub(crate) body: Body,
+    pub(crate) lines: Lines,
+}
+
+impl Default for ResponseParts {
+    fn default() -> Self {
+        Self {
+            status: StatusCode::OK,
+            version: Version::default(),
+            content_type: None,
+            headers: OnceLock::new(),
+            extensions: Extensions::new(),
+            body: Body::empty(),
+            lines: Lines::EMPTY,
+        }
+    }
+}
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 impl Response {
     /// A 200 with this content and no `Content-Type`.
     pub fn new(body: impl Into<Body>) -> Self {
-        Self(http::Response::new(body.into()))
+        Self(Box::new(ResponseParts { body: body.into(), ..ResponseParts::default() }))
     }
 
     /// A response without content.
@@ -42,12 +76,12 @@ impl Response {
 
     /// Plain text, UTF-8.
     pub fn text(text: impl Into<Cow<'static, str>>) -> Self {
-        Self::typed("text/plain; charset=utf-8", text.into())
+        Self::of(TEXT, text.into())
     }
 
     /// An HTML page, UTF-8. Escape what comes from users: a template engine does it for you.
     pub fn html(html: impl Into<Cow<'static, str>>) -> Self {
-        Self::typed("text/html; charset=utf-8", html.into())
+        Self::of(HTML, html.into())
     }
 
     /// A value as JSON.
@@ -55,7 +89,7 @@ impl Response {
     /// # Errors
     /// 500 when it can't be written as JSON, such as a map whose keys are not text.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
-        Ok(Self::typed("application/json", serde_json::to_vec(value)?))
+        Ok(Self::of(JSON, serde_json::to_vec(value)?))
     }
 
     /// Content of this type; for types that are known when the program is written.
@@ -63,22 +97,25 @@ impl Response {
     /// # Panics
     /// When `content_type` can't stand in a header.
     pub fn typed(content_type: &'static str, body: impl Into<Body>) -> Self {
-        let mut response = Self::new(body);
-        response.0.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        response
+        Self::of(HeaderValue::from_static(content_type), body)
+    }
+
+    fn of(content_type: HeaderValue, body: impl Into<Body>) -> Self {
+        let content_type = Some(content_type);
+        Self(Box::new(ResponseParts { content_type, body: body.into(), ..ResponseParts::default() }))
     }
 
     /// The same with this status.
     #[must_use]
     pub fn with_status(mut self, status: StatusCode) -> Self {
-        *self.0.status_mut() = status;
+        self.0.status = status;
         self
     }
 
     /// The same with this content.
     #[must_use]
     pub fn with_body(mut self, body: impl Into<Body>) -> Self {
-        *self.0.body_mut() = body.into();
+        self.0.body = body.into();
         self
     }
 
@@ -92,7 +129,7 @@ impl Response {
         V: TryInto<HeaderValue, Error: Into<http::Error>>,
     {
         let (name, value) = field(name, value)?;
-        self.0.headers_mut().insert(name, value);
+        self.headers_mut().insert(name, value);
         Ok(self)
     }
 
@@ -106,42 +143,74 @@ impl Response {
         V: TryInto<HeaderValue, Error: Into<http::Error>>,
     {
         let (name, value) = field(name, value)?;
-        self.0.headers_mut().append(name, value);
+        self.headers_mut().append(name, value);
         Ok(self)
     }
 
     /// Its status.
     pub fn status_code(&self) -> StatusCode {
-        self.0.status()
+        self.0.status
     }
 
     /// Its header fields.
     pub fn headers(&self) -> &HeaderMap {
-        self.0.headers()
+        self.0.headers.get_or_init(|| {
+            let content_type = self.0.content_type.clone();
+            content_type.into_iter().map(|value| (header::CONTENT_TYPE, value)).collect()
+        })
     }
 
     /// Its header fields, to change.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
-        self.0.headers_mut()
+        self.headers();
+        self.0.headers.get_mut().expect("just made")
+    }
+
+    #[cfg_attr(not(feature = "websocket"), allow(dead_code))]
+    pub(crate) fn extensions_mut(&mut self) -> &mut Extensions {
+        &mut self.0.extensions
     }
 
     /// Its content.
     pub fn body(&self) -> &Body {
-        self.0.body()
+        &self.0.body
     }
 
     /// Its content, to change: for filters.
     pub fn body_mut(&mut self) -> &mut Body {
-        self.0.body_mut()
+        &mut self.0.body
     }
 
-    pub(crate) fn from_switched(response: http::Response<Body>) -> Self {
-        Self(response)
+    pub(crate) fn into_inner(self) -> Box<ResponseParts> {
+        self.0
+    }
+
+    fn from_parts(parts: response::Parts, body: Body) -> Self {
+        let response::Parts { status, version, headers, extensions, .. } = parts;
+        let headers = headers.into();
+        Self(Box::new(ResponseParts { status, version, headers, extensions, body, ..ResponseParts::default() }))
     }
 
     /// The response as any `http` library knows it.
     pub fn into_http(self) -> http::Response<Body> {
-        self.0
+        self.headers();
+        let ResponseParts { status, version, headers, extensions, body, .. } = *self.0;
+        let mut response = http::Response::new(body);
+        *response.status_mut() = status;
+        *response.version_mut() = version;
+        *response.headers_mut() = headers.into_inner().unwrap_or_default();
+        *response.extensions_mut() = extensions;
+        response
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response")
+            .field("status", &self.0.status)
+            .field("headers", self.headers())
+            .field("body", &self.0.body)
+            .finish_non_exhaustive()
     }
 }
 
@@ -163,7 +232,8 @@ where
     B::Error: Into<BoxError>,
 {
     fn from(response: http::Response<B>) -> Self {
-        Self(response.map(Body::new))
+        let (parts, body) = response.into_parts();
+        Self::from_parts(parts, Body::new(body))
     }
 }
 
@@ -277,7 +347,7 @@ where
 
 impl From<response::Parts> for Response {
     fn from(parts: response::Parts) -> Self {
-        Self(http::Response::from_parts(parts, Body::empty()))
+        Self::from_parts(parts, Body::empty())
     }
 }
 

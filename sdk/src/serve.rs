@@ -108,16 +108,16 @@ fn lock(tasks: &Tasks) -> MutexGuard<'_, JoinSet<()>> {
 }
 
 /// Lets the application live on a connection, where it has answered 101 and said what comes after it.
-fn switch(response: Response, on_upgrade: Option<OnUpgrade>, tasks: &Tasks) -> Response {
-    let mut response = response.into_http();
-    if let (Some(handler), Some(on_upgrade)) = (Switch::of(response.status(), response.extensions_mut()), on_upgrade) {
+fn switch(mut response: Response, on_upgrade: Option<OnUpgrade>, tasks: &Tasks) -> Response {
+    let handler = Switch::of(response.status_code(), response.extensions_mut());
+    if let (Some(handler), Some(on_upgrade)) = (handler, on_upgrade) {
         lock(tasks).spawn(async move {
             if let Ok(upgraded) = on_upgrade.await {
                 Living::new(handler, TokioIo::new(upgraded)).await;
             }
         });
     }
-    Response::from_switched(response)
+    response
 }
 
 fn serve_connection(local: &Arc<Local>, stream: TcpStream, tasks: &Tasks) {

@@ -231,9 +231,8 @@ impl Request {
 
 impl Response {
     /// The same, with what comes after it.
-    pub(crate) fn switching(self, handler: Handler) -> Self {
-        let mut response = self.into_http();
-        response.extensions_mut().insert(Switch(Arc::new(Mutex::new(Some(handler)))));
-        Self::from_switched(response)
+    pub(crate) fn switching(mut self, handler: Handler) -> Self {
+        self.extensions_mut().insert(Switch(Arc::new(Mutex::new(Some(handler)))));
+        self
     }
 }
