@@ -144,9 +144,7 @@ impl Lines {
 pub(crate) fn response(mut response: Response, runtime: &Handle, id: &str) -> FfiResponse {
     let status = response.status_code();
     let body = match Switch::of(status, response.extensions_mut()) {
-        Some(handler) => {
-            FfiResponseBody::Upgrade(FfiUpgrade::new(Tunnel::new(handler, runtime.clone(), id.into())))
-        }
+        Some(handler) => FfiResponseBody::Upgrade(FfiUpgrade::new(Tunnel::new(handler, runtime.clone(), id.into()))),
         None => content(response.body_mut(), runtime, id),
     };
     let mut outside = response.into_inner();

@@ -116,16 +116,27 @@ fn authority<B>(request: &mut Request<B>) -> Result<Authority, Reject> {
     Ok(target)
 }
 
-/// A Host header, taken apart. The last one that this thread saw is remembered: most requests name the same host.
+thread_local! {
+    /// The last Host header that this thread saw, and what it says: most requests name the same host.
+    static LAST: RefCell<(HeaderValue, Authority)> = RefCell::new((HeaderValue::from_static(""), Authority::default()));
+}
+
+/// A Host header, taken apart.
 fn parsed(value: &HeaderValue) -> Option<Authority> {
-    thread_local! {
-        static LAST: RefCell<Authority> = RefCell::default();
-    }
-    LAST.with_borrow_mut(|last| {
-        if last.text.is_empty() || last.text.as_bytes() != value.as_bytes() {
+    LAST.with_borrow_mut(|(last, authority)| {
+        if last.is_empty() || last != value {
             let text = value.to_str().ok()?;
-            *last = Authority { text: text.into(), host: parse_host(text).ok()?.host.len() };
+            *authority = Authority { text: text.into(), host: parse_host(text).ok()?.host.len() };
+            *last = value.clone();
         }
-        Some(last.clone())
+        Some(authority.clone())
+    })
+}
+
+/// A Host header that says this.
+pub(crate) fn host_value(authority: &str) -> Option<HeaderValue> {
+    LAST.with_borrow(|(last, _)| match last.as_bytes() == authority.as_bytes() {
+        true => Some(last.clone()),
+        false => HeaderValue::from_str(authority).ok(),
     })
 }

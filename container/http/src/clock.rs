@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use hyper::rt::{Sleep, Timer};
+use hyper_util::rt::TokioTimer;
 
 use crate::Limits;
 
@@ -136,6 +137,15 @@ impl Slot {
         self.now().saturating_add(limit)
     }
 
+    /// The same without a look at the clock: by the time of the last sweep, which is up to a tick old. Never earlier.
+    fn about(&self, limit: u64) -> u64 {
+        self.swept.load(Relaxed).saturating_add(self.tick).saturating_add(limit)
+    }
+
+    fn roughly_now(&self) -> Instant {
+        self.epoch + Duration::from_millis(self.about(0))
+    }
+
     /// Whether the connection is to be woken; marks the limits that have passed.
     pub(crate) fn sweep(&self, now: Instant) -> bool {
         let now = millis(now.saturating_duration_since(self.epoch));
@@ -239,9 +249,9 @@ impl Slot {
         self.busy.load(Relaxed)
     }
 
-    /// The application is waited for. The time is that of the last sweep, which is up to a tick old.
+    /// The application is waited for.
     pub(crate) fn await_answer(&self, limit: Duration) {
-        self.answer.store(self.swept.load(Relaxed).saturating_add(millis(limit)).saturating_add(self.tick), Relaxed);
+        self.answer.store(self.about(millis(limit)), Relaxed);
     }
 
     /// The application has answered.
@@ -339,14 +349,14 @@ impl Stream {
         if !std::mem::replace(&mut self.waiting, true) {
             self.slot.waiting.fetch_add(1, Relaxed);
         }
-        self.slot.pull.store(self.slot.after(self.slot.send_limit), Relaxed);
+        self.slot.pull.store(self.slot.about(self.slot.send_limit), Relaxed);
     }
 
     /// The client did.
     pub(crate) fn pulled(&mut self) {
         if std::mem::take(&mut self.waiting) {
             let last = self.slot.waiting.fetch_sub(1, Relaxed) == 1;
-            let at = if last { NEVER } else { self.slot.after(self.slot.send_limit) };
+            let at = if last { NEVER } else { self.slot.about(self.slot.send_limit) };
             self.slot.pull.store(at, Relaxed);
         }
     }
@@ -378,11 +388,16 @@ pub(crate) fn tick(limits: &Limits) -> Duration {
     (shortest / 10).clamp(Duration::from_millis(5), Duration::from_secs(1))
 }
 
-/// The timer of one connection. It has one limit at a time, which is all that hyper's HTTP/1 asks for.
+/// The timer of an HTTP/1 connection. It has one limit at a time, which is all that hyper asks for.
 #[derive(Debug, Clone)]
 pub(crate) struct Coarse(pub(crate) Arc<Slot>);
 
 impl Timer for Coarse {
+    /// hyper asks what time it is to know when a head has to be there.
+    fn now(&self) -> Instant {
+        self.0.roughly_now()
+    }
+
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
         self.sleep_until(Instant::now() + duration)
     }
@@ -400,6 +415,28 @@ impl Timer for Coarse {
         slot.busy.store(false, Relaxed);
         slot.head.store(at, Relaxed);
         Box::pin(Until { slot: slot.clone(), timer })
+    }
+}
+
+/// The timer of an HTTP/2 connection, with which hyper times its PINGs. It asks what time it is with every frame.
+#[derive(Debug, Clone)]
+pub(crate) struct OfFrames(pub(crate) Arc<Slot>);
+
+impl Timer for OfFrames {
+    fn now(&self) -> Instant {
+        self.0.roughly_now()
+    }
+
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        TokioTimer::new().sleep(duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        TokioTimer::new().sleep_until(deadline)
+    }
+
+    fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, deadline: Instant) {
+        TokioTimer::new().reset(sleep, deadline);
     }
 }
 

@@ -10,15 +10,15 @@ use http::header::{COOKIE, HOST, HeaderValue};
 use http::{Method, Request, Uri};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use wharf_kernel::Connection;
 
-use crate::Pipeline;
-use crate::clock::Slot;
+use crate::clock::{OfFrames, Slot};
 use crate::frames::Counted;
 use crate::paced::Paced;
 use crate::worker::{CUT, Guard, OPEN};
+use crate::{Pipeline, check};
 
 /// What a client sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -48,7 +48,7 @@ where
     };
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .timer(TokioTimer::new())
+        .timer(OfFrames(slot.clone()))
         .max_concurrent_streams(settings.max_streams)
         .initial_stream_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
@@ -91,21 +91,28 @@ fn as_http1<B>(request: &mut Request<B>) {
     if request.method() == Method::CONNECT {
         return;
     }
+    // One walk over the names costs less than a look-up for each of these.
+    let (mut has_host, mut has_cookies) = (false, false);
+    for name in request.headers().keys() {
+        has_host |= *name == HOST;
+        has_cookies |= *name == COOKIE;
+    }
     if let (Some("http" | "https"), Some(authority)) = (request.uri().scheme_str(), request.uri().authority()) {
-        let mut hosts = request.headers().get_all(HOST).iter();
-        match (hosts.next(), hosts.next()) {
-            (None, _) => {
-                let Ok(value) = HeaderValue::from_str(authority.as_str()) else { return };
-                request.headers_mut().insert(HOST, value);
+        if !has_host {
+            let Some(value) = check::host_value(authority.as_str()) else { return };
+            request.headers_mut().insert(HOST, value);
+        } else {
+            let mut hosts = request.headers().get_all(HOST).iter();
+            let same = |host: &HeaderValue| host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes());
+            if !(hosts.next().is_some_and(same) && hosts.next().is_none()) {
+                return;
             }
-            (Some(host), None) if host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {}
-            _ => return,
         }
         if let Some(path) = request.uri().path_and_query().cloned() {
             *request.uri_mut() = Uri::from(path);
         }
     }
-    if request.headers().get_all(COOKIE).iter().nth(1).is_some() {
+    if has_cookies && request.headers().get_all(COOKIE).iter().nth(1).is_some() {
         let all: Vec<&[u8]> = request.headers().get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
         if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
             request.headers_mut().insert(COOKIE, joined);

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::header::{ALLOW, CONNECTION, REFERER, USER_AGENT};
+use http::header::{ALLOW, REFERER, USER_AGENT};
 use http::{Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
@@ -61,9 +61,14 @@ impl Pipeline {
         // 1. The clock and the record first, so that whatever happens below is timed and written down.
         let began = Instant::now();
         let record = this.access.enabled().then(|| Box::new(record(&request, connection, &id)));
-        let mut tail = Tail {
+        let nth = slot.request();
+        let mut tail = Box::new(Tail {
             worker: worker.clone(),
             began,
+            asked: Asked::of(&request, link),
+            id,
+            last: !slot.http2 && nth == this.limits.keep_alive_requests,
+            secure: connection.secure,
             mapped: None,
             status: 500,
             sent: 0,
@@ -71,24 +76,20 @@ impl Pipeline {
             ended: false,
             record,
             stream: slot.http2.then(|| Stream::new(slot.clone())),
-        };
-        let asked = Asked::of(&request, link);
-        let nth = slot.request();
-        let last = !slot.http2 && nth == this.limits.keep_alive_requests;
-        let state = this.dispatch((connection, slot), &id, request, &asked, &mut tail);
+        });
+        let state = this.dispatch((connection, slot), request, &mut tail);
         let patience = Patience::begin(&state, slot, this.limits.response_timeout);
-        let secure = connection.secure;
-        Answering { state, asked, id, patience, last, secure, tail: Some(tail) }
+        Answering { state, patience, tail: Some(tail) }
     }
 
     fn dispatch(
         &self,
         (connection, slot): (&Arc<Connection>, &Arc<Slot>),
-        id: &Arc<str>,
         request: Request<Incoming>,
-        asked: &Asked,
         tail: &mut Tail,
     ) -> State {
+        let Tail { asked, id, mapped, received, record, .. } = tail;
+        let id = &*id;
         let (mut request, incoming) = split(request);
 
         // 2. What no application should have to look at: Host, target, method, expectation.
@@ -108,7 +109,7 @@ impl Pipeline {
                 return State::answered(response);
             }
         };
-        if let Some(record) = &mut tail.record {
+        if let Some(record) = record {
             record.host = (*authority.text).into();
         }
 
@@ -126,7 +127,7 @@ impl Pipeline {
             }
             // 4. The body is capped, however it is framed.
             let progress = Arc::new(Progress::default());
-            tail.received = Some(progress.clone());
+            *received = Some(progress.clone());
             *request.body_mut() = Body::new(RequestBody::new(incoming, &self.limits, progress, slot));
         }
 
@@ -138,7 +139,6 @@ impl Pipeline {
         }
 
         // 6. The application. From here on nothing it does can keep the rest from happening.
-        let mapped = &mut tail.mapped;
         let call = |request| match dispatch(&self.routes, request, authority, connection, id) {
             Dispatched::Answer(response) => State::answered(response),
             Dispatched::Endpoint(future, permit, to) => {
@@ -164,28 +164,28 @@ impl Pipeline {
     }
 
     /// Ends to answer a request: its response is there.
-    fn finish(mut response: Response<Body>, asked: &Asked, id: &str, mut tail: Tail) -> Response<ResponseBody> {
-        let this = &*tail.worker.pipeline;
+    fn finish(mut response: Response<Body>, mut tail: Box<Tail>) -> Response<ResponseBody> {
+        let Tail { worker, asked, id, received, record, mapped, status, began, stream, .. } = &mut *tail;
+        let this = &*worker.pipeline;
         // 7. The response is made one that can be sent.
-        if let Some(progress) = &tail.received {
+        if let Some(progress) = received {
             this.blame_client(&mut response, progress, asked, id);
         }
-        if let (Some(user), Some(record)) = (response.extensions_mut().remove::<Authenticated>(), &mut tail.record) {
+        if let (Some(user), Some(record)) = (response.extensions_mut().remove::<Authenticated>(), &mut *record) {
             record.user = Some(user.user);
         }
-        response::finish(&mut response, asked, id);
+        response::finish(&mut response, asked, id, stream.is_some());
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if asked.chunked && !this.limits.keep_alive_after_chunked && !upgraded {
             response::close(&mut response);
         }
-        tail.status = response.status().as_u16();
+        *status = response.status().as_u16();
         if upgraded && let Some(link) = &asked.upgrade {
             // The request ends with its head; the record is written when the connection ends.
-            let app = tail.mapped.as_ref().map(|mapped| mapped.app.clone());
-            let (began, record) = (tail.began, tail.record.take());
-            let record = record.map(|record| Box::new(AccessRecord { status: tail.status, ..*record }));
+            let app = mapped.as_ref().map(|mapped| mapped.app.clone());
+            let record = record.take().map(|record| Box::new(AccessRecord { status: *status, ..*record }));
             *response.body_mut() = Body::empty();
-            link.switch(Switched { began, app, record, access: tail.worker.pipeline.access.clone() });
+            link.switch(Switched { began: *began, app, record, access: this.access.clone() });
         }
         // 8. The tail goes with the body: the request ends when its last byte is handed to the socket.
         let sends = asked.method != http::Method::HEAD && response.status() != StatusCode::NOT_MODIFIED;
@@ -313,14 +313,9 @@ impl Patience {
 /// A request being answered.
 pub(crate) struct Answering {
     state: State,
-    asked: Asked,
-    id: Arc<str>,
     patience: Patience,
-    /// Whether the connection has had as many requests as it may.
-    last: bool,
-    secure: bool,
-    /// `None` once the response has been given.
-    tail: Option<Tail>,
+    /// `None` once the response has been given. Boxed once for the whole request: hyper moves what it waits for several times.
+    tail: Option<Box<Tail>>,
 }
 
 enum State {
@@ -344,15 +339,16 @@ impl Future for Answering {
         let this = &mut *self;
         let mut response = match std::mem::replace(&mut this.state, State::Done) {
             State::Answered(response) => *response,
-            State::Running(mut future, permit) => match catch_unwind(AssertUnwindSafe(|| match &this.tail {
-                Some(Tail { worker, mapped: Some(Mapped { app, path }), .. }) => {
-                    worker.watch.during(app, &this.id, path, || future.as_mut().poll(cx))
+            State::Running(mut future, permit) => match catch_unwind(AssertUnwindSafe(|| match this.tail.as_deref() {
+                Some(Tail { worker, id, mapped: Some(Mapped { app, path }), .. }) => {
+                    worker.watch.during(app, id, path, || future.as_mut().poll(cx))
                 }
                 _ => future.as_mut().poll(cx),
             })) {
                 Ok(Poll::Ready(response)) => response,
-                Ok(Poll::Pending) if this.patience.has_ended(this.tail.as_ref(), cx) => {
-                    tracing::warn!(request = &*this.id, "the application did not begin its answer in time: 504");
+                Ok(Poll::Pending) if this.patience.has_ended(this.tail.as_deref(), cx) => {
+                    let id = this.tail.as_deref().map_or("", |tail| &*tail.id);
+                    tracing::warn!(request = id, "the application did not begin its answer in time: 504");
                     // A panic of the application's destructors is its own affair.
                     let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
                     let mut response = Response::new(Body::empty());
@@ -364,7 +360,7 @@ impl Future for Answering {
                     return Poll::Pending;
                 }
                 Err(_) => match &this.tail {
-                    Some(tail) => tail.worker.pipeline.panicked("the endpoint", &this.id),
+                    Some(tail) => tail.worker.pipeline.panicked("the endpoint", &tail.id),
                     None => return Poll::Pending,
                 },
             },
@@ -374,16 +370,12 @@ impl Future for Answering {
         if !this.patience.slot.http2 {
             this.patience.slot.answered();
         }
-        if this.last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if tail.last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response::close(&mut response);
         }
         if let Some(protect) = &tail.worker.pipeline.protect {
-            protect.complete(&mut response, this.secure);
+            protect.complete(&mut response, tail.secure);
         }
-        let mut response = Pipeline::finish(response, &this.asked, &this.id, tail);
-        if this.patience.slot.http2 {
-            response.headers_mut().remove(CONNECTION);
-        }
-        Poll::Ready(Ok(response))
+        Poll::Ready(Ok(Pipeline::finish(response, tail)))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// Makes the ids of one worker: eight hexadecimal digits drawn once, then a counter.
+/// Makes the ids of one worker: six hexadecimal digits drawn once, two of the worker's number, then a counter.
 pub(crate) struct RequestIds {
     prefix: [u8; 8],
     /// Used by one thread alone, so that it costs next to nothing.
@@ -14,10 +14,12 @@ pub(crate) struct RequestIds {
 }
 
 impl RequestIds {
-    /// Ids with a prefix of their own. The hasher's keys are random for the process.
+    /// Ids with a prefix of their own: the applications tell their requests apart by the id. The hasher's keys are random for
+    /// the process.
     pub(crate) fn new(worker: usize) -> Self {
         let random = RandomState::new().hash_one((worker, std::process::id(), std::time::SystemTime::now()));
-        let prefix = std::array::from_fn(|i| HEX[(random >> (4 * i)) as usize & 15]);
+        let mut prefix = std::array::from_fn(|i| HEX[(random >> (4 * i)) as usize & 15]);
+        prefix[6..].copy_from_slice(&[HEX[worker >> 4 & 15], HEX[worker & 15]]);
         Self { prefix, next: AtomicU64::new(0) }
     }
 

@@ -53,7 +53,7 @@ impl Asked {
 
 /// Makes a response one that can be sent: framing is the server's business (RFC 9112, section 6), 1xx is no final answer,
 /// and an error without content gets the default page.
-pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked, id: &str) {
+pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked, id: &str, http2: bool) {
     let status = response.status();
     if status.is_informational() && !(status == StatusCode::SWITCHING_PROTOCOLS && asked.upgrade.is_some()) {
         tracing::warn!(request = id, "the application answered with status {status}, which is not a final one here");
@@ -61,14 +61,20 @@ pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked, id: &str) {
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     }
     let status = response.status();
-    if status != StatusCode::SWITCHING_PROTOCOLS && response.headers().keys().any(is_hop_by_hop) {
+    let (mut hop_by_hop, mut has_length) = (false, false);
+    // One walk over the few fields of a response costs less than a look-up for each name.
+    for name in response.headers().keys() {
+        hop_by_hop |= is_hop_by_hop(name);
+        has_length |= *name == CONTENT_LENGTH;
+    }
+    if hop_by_hop && status != StatusCode::SWITCHING_PROTOCOLS {
         let headers = response.headers_mut();
         headers.remove(TRANSFER_ENCODING);
         headers.remove(KEEP_ALIVE);
         headers.remove(PROXY_CONNECTION);
-        // Only `close` is an application's to say.
+        // Only `close` is an application's to say, and HTTP/2 has no such field (RFC 9113, section 8.2.2).
         if let Some(value) = headers.get(CONNECTION)
-            && !value.as_bytes().eq_ignore_ascii_case(b"close")
+            && (http2 || !value.as_bytes().eq_ignore_ascii_case(b"close"))
         {
             headers.remove(CONNECTION);
         }
@@ -76,17 +82,18 @@ pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked, id: &str) {
     if (status.is_client_error() || status.is_server_error())
         && response.body().is_end_stream()
         && !response.headers().contains_key(CONTENT_TYPE)
-        && !(asked.method == Method::HEAD && response.headers().contains_key(CONTENT_LENGTH))
+        && !(asked.method == Method::HEAD && has_length)
     {
         error_page::fill(response, "", id, error_page::prefers_json(asked.accept.as_ref()));
     }
-    correct_length(response, asked, id);
+    if has_length {
+        correct_length(response, asked, id);
+    }
 }
 
 const KEEP_ALIVE: &str = "keep-alive";
 const PROXY_CONNECTION: &str = "proxy-connection";
 
-/// One walk over the few fields of a response costs less than a look-up for each name.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     *name == TRANSFER_ENCODING || *name == CONNECTION || *name == KEEP_ALIVE || *name == PROXY_CONNECTION
 }

@@ -14,13 +14,23 @@ use wharf_kernel::{AccessRecord, Body, BoxError};
 use crate::clock::Stream;
 use crate::dispatch::Mapped;
 use crate::request_body::Progress;
+use crate::response::Asked;
 use crate::worker::Shared;
 
-/// Ends a request when it is dropped: counts it and hands its record to the access log.
+/// A request from its begin to the last byte of its answer. Ends it when it is dropped: counts it and hands its record to the
+/// access log.
 pub(crate) struct Tail {
     /// The worker's, not the pipeline's: a count that all workers share would be passed between processors all the time.
     pub(crate) worker: Arc<Shared>,
     pub(crate) began: Instant,
+    /// What must be known of the request once the endpoint owns it.
+    pub(crate) asked: Asked,
+    /// The request's id.
+    pub(crate) id: Arc<str>,
+    /// Whether the connection has had as many requests as it may.
+    pub(crate) last: bool,
+    /// Whether the connection is secure.
+    pub(crate) secure: bool,
     pub(crate) mapped: Option<Mapped>,
     pub(crate) status: u16,
     pub(crate) sent: u64,
@@ -57,12 +67,12 @@ impl Drop for Tail {
 /// A response body with its [`Tail`].
 pub(crate) struct ResponseBody {
     pub(crate) body: Body,
-    pub(crate) tail: Tail,
+    pub(crate) tail: Box<Tail>,
 }
 
 impl ResponseBody {
     /// `sends` is false where the body is announced but not sent (HEAD): then it counts as ended from the start.
-    pub(crate) fn new(body: Body, mut tail: Tail, sends: bool) -> Self {
+    pub(crate) fn new(body: Body, mut tail: Box<Tail>, sends: bool) -> Self {
         tail.ended = !sends || body.is_end_stream();
         if let Some(stream) = &mut tail.stream {
             stream.wait();
@@ -84,8 +94,7 @@ impl HttpBody for ResponseBody {
             let Self { body, tail } = &mut *this;
             match &tail.mapped {
                 Some(Mapped { app, path }) if body.is_stream() => {
-                    let id = tail.record.as_ref().map_or("", |r| &r.id);
-                    tail.worker.watch.during(app, id, path, || Pin::new(body).poll_frame(cx))
+                    tail.worker.watch.during(app, &tail.id, path, || Pin::new(body).poll_frame(cx))
                 }
                 _ => Pin::new(body).poll_frame(cx),
             }
@@ -107,8 +116,7 @@ impl HttpBody for ResponseBody {
             }
             Poll::Ready(None) => this.tail.ended = true,
             Poll::Ready(Some(Err(error))) => {
-                let id = this.tail.record.as_ref().map_or("", |r| &*r.id);
-                tracing::warn!(request = id, "the response broke off: {error}");
+                tracing::warn!(request = &*this.tail.id, "the response broke off: {error}");
             }
             Poll::Pending => {}
         }

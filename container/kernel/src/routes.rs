@@ -2,11 +2,11 @@
 //! moment at which a deployment takes effect.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
+use foldhash::HashMap;
 use wharf_mapping::ServletMap;
 
 use crate::counters::AppCounters;
@@ -204,7 +204,7 @@ impl RouteTable {
                 return Err(RouteError::BadAlias { host: spec.name.clone(), alias: name.to_owned() });
             }
         }
-        self.hosts.push(HostRoutes { spec, contexts: HashMap::new(), longest: 0 });
+        self.hosts.push(HostRoutes { spec, contexts: HashMap::default(), longest: 0 });
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The bridge: a request goes across the border, a future comes back, and the response's body holds the lease.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame as HttpFrame, SizeHint};
 use hyper::upgrade::OnUpgrade;
@@ -357,7 +358,12 @@ fn back(
     *response.status_mut() = StatusCode::from_u16(ffi.status)?;
     headers.reserve(ffi.headers().len());
     for (name, value) in ffi.headers() {
-        headers.append(HeaderName::from_bytes(name)?, HeaderValue::from_bytes(value)?);
+        let (name, value) = match name {
+            // What most responses have, and many have nothing else.
+            b"content-type" => (CONTENT_TYPE, content_type(value)?),
+            _ => (HeaderName::from_bytes(name)?, HeaderValue::from_bytes(value)?),
+        };
+        headers.append(name, value);
     }
     *response.headers_mut() = headers;
     let body = ffi.take_body();
@@ -382,6 +388,24 @@ fn back(
         }
     };
     Ok(response)
+}
+
+/// A content type. The last one that this thread saw is remembered: most are of a few kinds.
+fn content_type(value: &[u8]) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
+    const LONGEST: usize = 128;
+    thread_local! {
+        static LAST: RefCell<HeaderValue> = const { RefCell::new(HeaderValue::from_static("")) };
+    }
+    LAST.with_borrow_mut(|last| {
+        if last.as_bytes() != value {
+            let new = HeaderValue::from_bytes(value)?;
+            if value.len() > LONGEST {
+                return Ok(new);
+            }
+            *last = new;
+        }
+        Ok(last.clone())
+    })
 }
 
 /// Bytes of the module on their way to the client. The bytes go before the lease.
