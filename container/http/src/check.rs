@@ -127,7 +127,8 @@ fn parsed(value: &HeaderValue) -> Option<Authority> {
         if last.is_empty() || last != value {
             let text = value.to_str().ok()?;
             *authority = Authority { text: text.into(), host: parse_host(text).ok()?.host.len() };
-            *last = value.clone();
+            // A copy: the value itself would keep all that was read with it.
+            *last = HeaderValue::from_bytes(value.as_bytes()).ok()?;
         }
         Some(authority.clone())
     })

@@ -5,11 +5,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{ChildStdin, ChildStdout, ExitStatus, Stdio};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use http::StatusCode;
 use http::header::CONTENT_LENGTH;
 use tokio::net::unix::pipe;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use wharf_kernel::{Body, Connection, Lease};
 
 use super::app::App;
@@ -143,16 +142,8 @@ async fn converse(
         }
         None => None,
     };
-    let mut talk = Talk {
-        client,
-        output: pipe::Receiver::from_owned_fd(stdout.into()).map_err(pipe_error)?,
-        buffer: BytesMut::new(),
-        pump,
-        activity,
-        deadline: Instant::now() + common.total_timeout,
-        idle: common.first_byte_timeout,
-        timer: None,
-    };
+    let output = pipe::Receiver::from_owned_fd(stdout.into()).map_err(pipe_error)?;
+    let mut talk = Talk::new(common, client, output, pump, activity);
     let head = match talk.head(common.limits).await {
         Ok(head) => head,
         Err(failure) if failure.status == StatusCode::BAD_GATEWAY => {

@@ -2,10 +2,9 @@
 
 use std::sync::{Arc, PoisonError};
 
-use bytes::BytesMut;
 use http::{Method, Response, StatusCode};
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use wharf_kernel::Body;
 
 use super::app::App;
@@ -64,16 +63,7 @@ async fn converse(app: &App, pool: &Arc<Pool>, asked: &Asked, script: &Script) -
     let (output, progress) = Output::new(stream, lines);
     // The client is looked after by the time limits alone here.
     let mut client = Client::Served;
-    let mut talk = Talk {
-        client: &mut client,
-        output,
-        buffer: BytesMut::new(),
-        pump: None,
-        activity: Activity::new(),
-        deadline: Instant::now() + common.total_timeout,
-        idle: common.first_byte_timeout,
-        timer: None,
-    };
+    let mut talk = Talk::new(common, &mut client, output, None, Activity::new());
     let end = || progress.lock().unwrap_or_else(PoisonError::into_inner).end.and_then(refused);
     let head = talk.head(common.limits).await.map_err(|failure| end().unwrap_or(failure))?;
     talk.idle = common.idle_timeout;

@@ -99,6 +99,8 @@ struct State {
     /// With the time since when they are unused; the newest last.
     idle: VecDeque<(Stream, Instant)>,
     in_use: usize,
+    /// Whether a task closes those that are unused for too long.
+    watched: bool,
     closed: bool,
 }
 
@@ -168,11 +170,15 @@ impl Pool {
         state.idle.clear();
     }
 
-    fn expire(&self) {
+    /// Closes what has been unused for too long. Says when to look again; where nothing is left, the watch is over.
+    fn expire(&self) -> Option<Instant> {
         let mut state = self.lock();
         while state.idle.front().is_some_and(|(_, since)| since.elapsed() >= self.keep_timeout) {
             state.idle.pop_front();
         }
+        let next = state.idle.front().map(|(_, since)| *since + self.keep_timeout);
+        state.watched = next.is_some();
+        next
     }
 }
 
@@ -186,16 +192,19 @@ impl Used {
             return drop(state);
         }
         state.idle.push_back((stream, Instant::now()));
+        let watched = std::mem::replace(&mut state.watched, true);
         drop(state);
         self.stream = None;
-        let weak = Arc::downgrade(&pool);
-        let time = pool.keep_timeout;
-        tokio::spawn(async move {
-            tokio::time::sleep(time).await;
-            if let Some(pool) = weak.upgrade() {
-                pool.expire();
-            }
-        });
+        if !watched {
+            let (weak, mut look) = (Arc::downgrade(&pool), Instant::now() + pool.keep_timeout);
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep_until(look).await;
+                    let Some(next) = weak.upgrade().and_then(|pool| pool.expire()) else { return };
+                    look = next;
+                }
+            });
+        }
     }
 }
 

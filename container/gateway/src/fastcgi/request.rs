@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use wharf_kernel::{Body, Connection, Lease};
 
 use super::app::App;
@@ -199,16 +199,7 @@ impl Task<'_> {
         let (mut output, progress) = Output::new(reader, lines);
         let pump = pump(input, &writer, &activity);
         let result = {
-            let mut talk = Talk {
-                client,
-                output: &mut output,
-                buffer: BytesMut::new(),
-                pump,
-                activity,
-                deadline: Instant::now() + common.total_timeout,
-                idle: common.first_byte_timeout,
-                timer: None,
-            };
+            let mut talk = Talk::new(common, client, &mut output, pump, activity);
             let result = self.exchange(&mut talk, &progress, lease).await;
             if let Some(pump) = talk.pump.take() {
                 pump.abort();
@@ -248,6 +239,10 @@ impl Task<'_> {
             Ok(head) => head,
             Err(failure) => return Err(end().and_then(refused).unwrap_or(failure)),
         };
+        talk.at_once().await?;
+        if let Some(failure) = end().and_then(refused) {
+            return Err(failure);
+        }
         let next = relay(&self.app.common, self.asked, head, talk, lease).await?;
         if let Some(failure) = end().and_then(refused) {
             return Err(failure);

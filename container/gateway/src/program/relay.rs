@@ -48,6 +48,13 @@ pub(crate) async fn relay<R: AsyncRead + Unpin>(
         talk.discard().await?;
         return Ok(Next::Done);
     }
+    if talk.ended {
+        // What is there whole is sent whole.
+        let body = Body::from(talk.buffer.split().freeze());
+        *lease = None;
+        talk.client.answer(response(head, body), Client::Served);
+        return Ok(Next::Done);
+    }
     let (sender, pieces) = mpsc::channel(PIECES);
     let content = Content { pieces, whole: false, _lease: lease.take().map(|lease| lease.held_for(Hold::Body)) };
     talk.client.answer(response(head, Body::new(content)), Client::Reading(sender));

@@ -1,8 +1,10 @@
 //! The conversation with one process: both pipes at once, the client, and the clock.
 
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,10 +16,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use wharf_kernel::Body;
 
 use super::input::InputError;
+use super::request::Common;
 use crate::cgi_response::{CgiHead, HeadLimits, parse_head};
 
-/// Room for each read: what a pipe holds.
-const READ: usize = 64 << 10;
+/// Room for a read: at first enough for a small answer, at last what a pipe holds.
+const ROOM: (usize, usize) = (8 << 10, 64 << 10);
 
 /// When something was last sent to or read from a process.
 #[derive(Clone)]
@@ -103,6 +106,10 @@ pub(crate) struct Talk<'a, R> {
     pub(crate) output: R,
     /// What has been read and not been used yet.
     pub(crate) buffer: BytesMut,
+    /// Room for the next read.
+    pub(crate) room: usize,
+    /// Whether all that the program says is in the buffer.
+    pub(crate) ended: bool,
     /// The task that sends the request's content.
     pub(crate) pump: Option<JoinHandle<Result<(), InputError>>>,
     pub(crate) activity: Activity,
@@ -117,6 +124,29 @@ impl<R> Drop for Talk<'_, R> {
     fn drop(&mut self) {
         if let Some(pump) = &self.pump {
             pump.abort();
+        }
+    }
+}
+
+impl<'a, R> Talk<'a, R> {
+    pub(crate) fn new(
+        app: &Common,
+        client: &'a mut Client,
+        output: R,
+        pump: Option<JoinHandle<Result<(), InputError>>>,
+        activity: Activity,
+    ) -> Self {
+        Self {
+            client,
+            output,
+            buffer: BytesMut::new(),
+            room: ROOM.0,
+            ended: false,
+            pump,
+            activity,
+            deadline: Instant::now() + app.total_timeout,
+            idle: app.first_byte_timeout,
+            timer: None,
         }
     }
 }
@@ -136,6 +166,20 @@ impl<R: AsyncRead + Unpin> Talk<'_, R> {
                 }));
             }
         }
+    }
+
+    /// Takes what else is there already, so that a small answer need not be streamed.
+    pub(crate) async fn at_once(&mut self) -> Result<(), Failure> {
+        while !self.ended && self.buffer.len() < ROOM.1 {
+            self.buffer.reserve(self.room);
+            let mut read = pin!(self.output.read_buf(&mut self.buffer));
+            match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
+                Poll::Ready(Ok(length)) => self.ended = length == 0,
+                Poll::Ready(Err(error)) => return Err(unreadable(&error)),
+                Poll::Pending => return Ok(()),
+            }
+        }
+        Ok(())
     }
 
     /// Sends the content on, to its end.
@@ -200,9 +244,9 @@ impl<R: AsyncRead + Unpin> Talk<'_, R> {
 
     /// Reads what is there, waiting for something; 0 at the end.
     async fn read(&mut self) -> Result<usize, Failure> {
-        self.buffer.reserve(READ);
+        self.buffer.reserve(self.room);
         loop {
-            let Self { client, output, buffer, pump, activity, deadline, idle, timer } = self;
+            let Self { client, output, buffer, room, ended, pump, activity, deadline, idle, timer } = self;
             let pump = async {
                 match pump {
                     Some(pump) => pump.await.unwrap_or(Ok(())),
@@ -213,7 +257,12 @@ impl<R: AsyncRead + Unpin> Talk<'_, R> {
                 biased;
                 read = output.read_buf(buffer) => {
                     activity.touch();
-                    return read.map_err(|e: io::Error| Failure::bad(format!("its output can't be read: {e}")));
+                    let length = read.map_err(|e| unreadable(&e))?;
+                    if length == *room {
+                        *room = (*room * 2).min(ROOM.1);
+                    }
+                    *ended = length == 0;
+                    return Ok(length);
                 }
                 () = client.gone() => return Err(gone()),
                 pumped = pump => {
@@ -247,6 +296,10 @@ async fn over(timer: &mut Option<Pin<Box<Sleep>>>, activity: &Activity, idle: Du
             return Failure::new(StatusCode::GATEWAY_TIMEOUT, format!("it did nothing for {idle:?}"));
         }
     }
+}
+
+fn unreadable(error: &io::Error) -> Failure {
+    Failure::bad(format!("its output can't be read: {error}"))
 }
 
 fn gone() -> Failure {
