@@ -216,6 +216,19 @@ fn an_expired_certificate_is_served_with_a_warning() {
 }
 
 #[test]
+fn no_client_fills_the_log_by_what_it_says_in_a_handshake() {
+    if !have_tools() {
+        return;
+    }
+    for (level, shown) in [("info", false), ("info,rustls=warn", true)] {
+        let wharf = start(site(&Authority::new("ours"), &[("a", &["shop.example"])]), &[&format!("log.level={level}")]);
+        // An address is not a name (RFC 6066, section 3).
+        assert!(s_client(&wharf, &["-servername", "127.0.0.1"]).1.contains("BEGIN CERTIFICATE"));
+        assert_eq!(wharf.log().contains("Illegal SNI"), shown, "{level}");
+    }
+}
+
+#[test]
 fn clients_show_certificates() {
     if !have_tools() {
         return;

@@ -3,6 +3,7 @@
 
 mod nginx;
 mod per_core;
+mod php;
 mod rate;
 mod turns;
 
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 pub use nginx::{Killed, Nginx};
 pub use per_core::listen_on_all;
+pub use php::php_pool;
 pub use rate::{Rate, h2_rate_of, on, rate, rate_of};
 pub use turns::{Measured, Rounds, in_turns};
 
@@ -98,6 +100,16 @@ impl Server {
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.child.try_wait().ok().flatten()
+    }
+
+    /// Ends it as an operator would, by SIGTERM, and waits for that.
+    ///
+    /// # Errors
+    /// When it ends with an error.
+    pub fn end(mut self) -> Result<()> {
+        Command::new("kill").arg(self.pid().to_string()).status()?;
+        let status = self.child.wait()?;
+        if status.success() { Ok(()) } else { Err(format!("it ended with {status}").into()) }
     }
 
     /// Its process id.

@@ -5,12 +5,10 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::process::ExitCode;
 
 use clap::Parser;
-use wharf_bench::{Killed, Nginx, Result, Rounds, Server, build, exit_code, in_turns, rate_of, wait_for, wharf};
+use wharf_bench::{Nginx, Result, Rounds, Server, build, exit_code, in_turns, php_pool, rate_of, wharf};
 
 #[derive(Parser)]
 struct Arguments {
@@ -27,33 +25,12 @@ struct Arguments {
     processes: usize,
 }
 
-/// The newest php-fpm: its name has its version in it.
-fn php_fpm() -> Result<PathBuf> {
-    let found = fs::read_dir("/usr/sbin")?.flatten().map(|entry| entry.path());
-    let named = found.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("php-fpm")));
-    Ok(named.max().ok_or("php-fpm (Debian package php-fpm) is not installed")?)
-}
-
-fn pool(folder: &Path, processes: usize) -> Result<Killed> {
-    let (socket, config) = (folder.join("php.sock"), folder.join("php-fpm.conf"));
-    let text = format!(
-        "[global]\ndaemonize = no\nerror_log = {0}/php.log\n[www]\nlisten = {1}\npm = static\npm.max_children = {processes}\n",
-        folder.display(),
-        socket.display()
-    );
-    fs::write(&config, text)?;
-    let mut command = Command::new(php_fpm()?);
-    let process = Killed(command.arg("-n").arg("-R").arg("-y").arg(&config).spawn()?);
-    wait_for(Duration::from_secs(10), || Ok(socket.exists().then_some(())))?;
-    Ok(process)
-}
-
 fn run(arguments: &Arguments) -> Result<()> {
     let release = build(&["wharf", "wharf-bench"])?;
     let folder = tempfile::tempdir()?;
     let site = folder.path().join("deploy/ROOT");
     fs::create_dir_all(&site)?;
-    let _pool = pool(folder.path(), arguments.processes)?;
+    let _pool = php_pool(folder.path(), arguments.processes)?;
     let socket = folder.path().join("php.sock");
     fs::write(site.join("page.php"), format!("<?php echo str_repeat('x', {});\n", arguments.bytes))?;
     let toml = format!(
