@@ -40,9 +40,15 @@ pub fn build(packages: &[&str]) -> Result<PathBuf> {
     Ok(target.join(if profile == "dev" { "debug" } else { &profile }))
 }
 
+/// The container that is measured: the one that was built, or what the variable `WHARF_PROGRAM` names, such as what `.ci/dist` made.
+pub fn program(release: &Path) -> PathBuf {
+    let named = std::env::var_os("WHARF_PROGRAM").map(PathBuf::from);
+    named.map_or_else(|| release.join("wharf"), |path| std::path::absolute(&path).unwrap_or(path))
+}
+
 /// `wharf run` on a free port, without an access log, in a folder with a `deploy`.
 pub fn wharf(release: &Path, folder: &Path) -> Command {
-    let mut wharf = Command::new(release.join("wharf"));
+    let mut wharf = Command::new(program(release));
     wharf.args([
         "run",
         "--set",

@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use clap::Parser;
-use wharf_bench::{Client, Result, Server, build, exit_code, median_and_p99, rate_of, wait_for};
+use wharf_bench::{Client, Result, Server, build, exit_code, median_and_p99, program, rate_of, wait_for};
 
 #[derive(Parser)]
 struct Arguments {
@@ -151,7 +151,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     fs::write(app.join("app.toml"), "kind = \"cgi\"\n[cgi]\nextensions = [\"cgi\"]\nmax_processes = 256\n")?;
 
     let counted = [Counted::new("wharf")?, Counted::new("apache")?];
-    let mut wharf = counted[0].command(&release.join("wharf"));
+    let mut wharf = counted[0].command(&program(&release));
     wharf
         .args([
             "run",

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use wharf_bench::{Client, Result, Server, build, exit_code, median_and_p99, wait_for, wrk_number};
+use wharf_bench::{Client, Result, Server, build, exit_code, median_and_p99, program, wait_for, wrk_number};
 use wharf_kernel::routes::{Lookup, Route, RouteTable};
 use wharf_kernel::{AppCounters, AppId, Body, ContextPath, Endpoint, Exchange, Gate, Lease, ResponseFuture, Version};
 
@@ -44,7 +44,7 @@ struct Arguments {
 
 fn start(release: &Path, folder: &Path) -> Result<Server> {
     let log = fs::File::create(folder.join("log"))?;
-    let mut command = Command::new(release.join("wharf"));
+    let mut command = Command::new(program(release));
     command.args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "log.level=warn"]);
     command.args(["--set", "access_log.format=off", "--set", "server.limits.keep_alive_requests=0"]);
     Server::start(command.current_dir(folder).stderr(log))

@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use wharf_bench::{Rate, Result, Server, build, exit_code, median_and_p99, on, rate};
+use wharf_bench::{Rate, Result, Server, build, exit_code, median_and_p99, on, program, rate};
 
 #[derive(Parser)]
 struct Arguments {
@@ -33,7 +33,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     std::fs::create_dir(folder.path().join("deploy"))?;
     std::fs::copy(release.join("libbench_hello.so"), folder.path().join("deploy/hello.so"))?;
     let format = if arguments.access_log { "combined" } else { "off" };
-    let mut wharf = on(0, arguments.apart, release.join("wharf"));
+    let mut wharf = on(0, arguments.apart, program(&release));
     wharf
         .args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "log.level=warn"])
         .args(["--set", &format!("access_log.format={format}"), "--set", "access_log.file=access.log"])

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use wharf_bench::{Result, Server, build, wait_for};
+use wharf_bench::{Result, Server, build, program, wait_for};
 
 #[derive(Parser)]
 struct Arguments {
@@ -123,7 +123,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     std::fs::copy(built.join("libtransfer.so"), deploy.join("transfer.so"))?;
     let log = std::fs::File::create(folder.path().join("log"))?;
     let server = Server::start(
-        Command::new(std::path::absolute(built.join("wharf"))?)
+        Command::new(std::path::absolute(program(&built))?)
             .args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "access_log.format=off"])
             .args(["--set", "log.level=error", "--set", &format!("server.limits.body={}", arguments.size + 10_000)])
             .current_dir(&folder)

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use wharf_bench::{Client, Result, Server, build, exit_code, median_and_p99};
+use wharf_bench::{Client, Result, Server, build, exit_code, median_and_p99, program};
 
 #[derive(Parser)]
 struct Arguments {
@@ -106,7 +106,7 @@ fn measure(kind: &Kind, programs: &Path, arguments: &Arguments) -> Result<()> {
     std::fs::write(deploy.join("bad.toml"), kind.toml)?;
     let workers = format!("server.workers={}", arguments.workers);
     let server = Server::start(
-        Command::new(programs.join("wharf"))
+        Command::new(program(programs))
             .args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "access_log.format=off", "--set", &workers])
             .current_dir(&folder)
             .stderr(std::fs::File::create(folder.path().join("log"))?),

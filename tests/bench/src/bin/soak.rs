@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use wharf_bench::{Client, Result, Server, build, median_and_p99, wait_for, wrk_number};
+use wharf_bench::{Client, Result, Server, build, median_and_p99, program, wait_for, wrk_number};
 
 #[derive(Parser)]
 struct Arguments {
@@ -122,7 +122,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     drop_in(&files[0], &deploy)?;
     let log = std::fs::File::create(folder.path().join("log"))?;
     let mut server = Server::start(
-        Command::new(release.join("wharf"))
+        Command::new(program(&release))
             .args([
                 "run",
                 "--set",

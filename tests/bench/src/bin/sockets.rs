@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::tungstenite::Message;
-use wharf_bench::{Client, Result, Server, build, median_and_p99, wait_for};
+use wharf_bench::{Client, Result, Server, build, median_and_p99, program, wait_for};
 
 #[derive(Parser)]
 struct Arguments {
@@ -140,7 +140,7 @@ async fn run(arguments: &Arguments) -> Result<bool> {
     let log = std::fs::File::create(folder.path().join("log"))?;
     let drain = format!("server.drain_timeout={}s", arguments.drain);
     let server = Server::start(
-        Command::new(release.join("wharf"))
+        Command::new(program(&release))
             .args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "access_log.format=off"])
             .args(["--set", "log.level=warn", "--set", &drain])
             .current_dir(&folder)

@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use clap::Parser;
-use wharf_bench::{Client, Result, Server, build, exit_code, median_and_p99};
+use wharf_bench::{Client, Result, Server, build, exit_code, median_and_p99, program};
 
 #[derive(Parser)]
 struct Arguments {
@@ -23,7 +23,7 @@ struct Arguments {
 fn start(release: &std::path::Path, folder: &std::path::Path, modules: usize) -> Result<(f64, Server)> {
     let began = Instant::now();
     let server = Server::start(
-        Command::new(release.join("wharf"))
+        Command::new(program(&release))
             .args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "log.level=warn"])
             .current_dir(folder),
     )?;
