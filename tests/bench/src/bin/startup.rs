@@ -23,7 +23,7 @@ struct Arguments {
 fn start(release: &std::path::Path, folder: &std::path::Path, modules: usize) -> Result<(f64, Server)> {
     let began = Instant::now();
     let server = Server::start(
-        Command::new(program(&release))
+        Command::new(program(release))
             .args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "log.level=warn"])
             .current_dir(folder),
     )?;
