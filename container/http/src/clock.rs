@@ -6,17 +6,12 @@
 //! sweep wakes the connections whose number has passed. A slot is used on its worker's thread; only [`Slot::reap`] and
 //! [`Slot::claim`] come from elsewhere.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use hyper::rt::{Sleep, Timer};
-use hyper_util::rt::TokioTimer;
 
 use crate::Limits;
 
@@ -142,8 +137,36 @@ impl Slot {
         self.swept.load(Relaxed).saturating_add(self.tick).saturating_add(limit)
     }
 
-    fn roughly_now(&self) -> Instant {
+    /// The time by the last sweep, never earlier than it is.
+    pub(crate) fn roughly_now(&self) -> Instant {
         self.epoch + Duration::from_millis(self.about(0))
+    }
+
+    /// HTTP/1: the head of a request has to be there by then. Gives the number of this timer; the one before is over.
+    pub(crate) fn await_head(&self, deadline: Instant) -> u64 {
+        let mut at = millis(deadline.saturating_duration_since(self.epoch)).saturating_add(1);
+        if self.requests.load(Relaxed) == 0 {
+            // The first request has the time for a head alone; hyper knows but one limit, that of an idle connection.
+            at = at.saturating_sub(self.idle_limit).saturating_add(self.header_limit);
+        }
+        let timer = self.timer.load(Relaxed).wrapping_add(1);
+        self.timer.store(timer, Relaxed);
+        self.begun.store(false, Relaxed);
+        self.busy.store(false, Relaxed);
+        self.head.store(at, Relaxed);
+        timer
+    }
+
+    /// Whether it was not there in time.
+    pub(crate) fn is_late_head(&self) -> bool {
+        self.head.load(Relaxed) == DUE
+    }
+
+    /// It is waited for no more; a later timer has the slot already where this one was replaced.
+    pub(crate) fn has_head(&self, timer: u64) {
+        if self.timer.load(Relaxed) == timer {
+            self.head.store(NEVER, Relaxed);
+        }
     }
 
     /// Whether the connection is to be woken; marks the limits that have passed.
@@ -388,86 +411,12 @@ pub(crate) fn tick(limits: &Limits) -> Duration {
     (shortest / 10).clamp(Duration::from_millis(5), Duration::from_secs(1))
 }
 
-/// The timer of an HTTP/1 connection. It has one limit at a time, which is all that hyper asks for.
-#[derive(Debug, Clone)]
-pub(crate) struct Coarse(pub(crate) Arc<Slot>);
-
-impl Timer for Coarse {
-    /// hyper asks what time it is to know when a head has to be there.
-    fn now(&self) -> Instant {
-        self.0.roughly_now()
-    }
-
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
-        self.sleep_until(Instant::now() + duration)
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        let slot = &self.0;
-        let mut at = millis(deadline.saturating_duration_since(slot.epoch)).saturating_add(1);
-        if slot.requests.load(Relaxed) == 0 {
-            // The first request has the time for a head alone; hyper knows but one limit, that of an idle connection.
-            at = at.saturating_sub(slot.idle_limit).saturating_add(slot.header_limit);
-        }
-        let timer = slot.timer.load(Relaxed).wrapping_add(1);
-        slot.timer.store(timer, Relaxed);
-        slot.begun.store(false, Relaxed);
-        slot.busy.store(false, Relaxed);
-        slot.head.store(at, Relaxed);
-        Box::pin(Until { slot: slot.clone(), timer })
-    }
-}
-
-/// The timer of an HTTP/2 connection, with which hyper times its PINGs. It asks what time it is with every frame.
-#[derive(Debug, Clone)]
-pub(crate) struct OfFrames(pub(crate) Arc<Slot>);
-
-impl Timer for OfFrames {
-    fn now(&self) -> Instant {
-        self.0.roughly_now()
-    }
-
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
-        TokioTimer::new().sleep(duration)
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        TokioTimer::new().sleep_until(deadline)
-    }
-
-    fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, deadline: Instant) {
-        TokioTimer::new().reset(sleep, deadline);
-    }
-}
-
-struct Until {
-    slot: Arc<Slot>,
-    timer: u64,
-}
-
-impl Future for Until {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        // The sweep wakes the whole connection, which polls this again.
-        if self.slot.head.load(Relaxed) == DUE { Poll::Ready(()) } else { Poll::Pending }
-    }
-}
-
-impl Drop for Until {
-    fn drop(&mut self) {
-        // A later timer has the slot already where this one was replaced.
-        if self.slot.timer.load(Relaxed) == self.timer {
-            self.slot.head.store(NEVER, Relaxed);
-        }
-    }
-}
-
-impl Sleep for Until {}
-
 #[cfg(test)]
 mod tests {
+    use hyper::rt::Timer;
+
     use super::*;
+    use crate::timer::Coarse;
 
     fn limits() -> Limits {
         Limits {

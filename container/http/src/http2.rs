@@ -14,9 +14,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use wharf_kernel::Connection;
 
-use crate::clock::{OfFrames, Slot};
+use crate::clock::Slot;
 use crate::frames::Counted;
 use crate::paced::Paced;
+use crate::timer::OfFrames;
 use crate::worker::{CUT, Guard, OPEN};
 use crate::{Pipeline, check};
 

@@ -26,6 +26,7 @@ mod request_id;
 mod response;
 mod response_body;
 mod server;
+mod timer;
 mod tls;
 mod watch;
 mod watchdog;

@@ -21,11 +21,12 @@ use tokio::time::{MissedTickBehavior, timeout};
 use wharf_kernel::Connection;
 
 use crate::acceptor::Pass;
-use crate::clock::{self, Coarse, Slot};
+use crate::clock::{self, Slot};
 use crate::link::{Link, Linked};
 use crate::paced::Paced;
 use crate::proxy_protocol::introduced;
 use crate::request_id::RequestIds;
+use crate::timer::Coarse;
 use crate::tls::{self, Tls};
 use crate::watch::Watch;
 use crate::{Pipeline, http2, pipeline};
