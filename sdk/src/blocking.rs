@@ -2,21 +2,24 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::SystemTime;
 
 use http::{Method, StatusCode};
+use tokio::task::{JoinError, JoinHandle};
 
+use crate::application::contain;
 use crate::dispatch::{Allowed, Verb, allow, conditional, not_allowed, not_implemented, without_content};
 use crate::{BoxError, Error, IntoResponse, Request, Response, Servlet, ServletConfig};
 
 /// A servlet whose work blocks: files, old database drivers, long computations.
 ///
 /// It runs on the application's pool for blocking work, at most as many at a time as the container's configuration
-/// says; the others wait their turn, up to 32 for each thread of the pool, beyond which the answer is 503 with `Retry-After`.
+/// says; the others wait their turn, up to 32 for each thread of the pool, beyond which the answer is 503 with `Retry-After`, as it
+/// is where the system gives the pool no thread at all.
 /// Read the content with [`Body::into_reader`](crate::Body::into_reader).
 ///
 /// ```
@@ -95,12 +98,15 @@ impl<S: BlockingServlet> Blocking<S> {
 impl<S: BlockingServlet> Servlet for Blocking<S> {
     async fn init(&self, config: &ServletConfig) -> Result<(), BoxError> {
         let (servlet, config) = (Arc::clone(&self.0), config.clone());
-        spawn(move || servlet.init(&config)).await.map_err(|error| error.to_string())?
+        let task = spawn(move || servlet.init(&config)).ok_or("no thread can be started")?;
+        outcome(task.await).map_err(|error| error.to_string())?
     }
 
     async fn destroy(&self) {
         let servlet = Arc::clone(&self.0);
-        if let Err(error) = spawn(move || servlet.destroy()).await {
+        if let Some(task) = spawn(move || servlet.destroy())
+            && let Err(error) = outcome(task.await)
+        {
             tracing::error!(target: "wharf_sdk", "a servlet's destroy failed: {error}");
         }
     }
@@ -148,11 +154,14 @@ async fn spawn_for(
         return Response::status(StatusCode::SERVICE_UNAVAILABLE).header("retry-after", "1");
     };
     let id = request.shared_id();
-    spawn(move || {
+    let spawned = spawn(move || {
         let _place = place;
         crate::log::for_request(&id, || f(request))
-    })
-    .await?
+    });
+    match spawned {
+        Some(task) => outcome(task.await)?,
+        None => Response::status(StatusCode::SERVICE_UNAVAILABLE).header("retry-after", "1"),
+    }
 }
 
 /// Requests that may wait for each thread of the pool.
@@ -191,12 +200,28 @@ impl Drop for Place {
     }
 }
 
-/// Runs `f` on the pool for blocking work. A panic in it is an error here; the panic hook has reported it.
-async fn spawn<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(f).await.map_err(|error| {
-        let what = if error.is_panic() { "a blocking servlet panicked" } else { "the application is stopping" };
-        Error::internal(what)
-    })
+/// Runs `f` on the pool for blocking work. `None` where it has no thread and gets none; `f` is not run then.
+fn spawn<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Option<JoinHandle<Option<T>>> {
+    let work = Arc::new(Mutex::new(Some(f)));
+    let take = |work: &Mutex<Option<_>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let theirs = Arc::clone(&work);
+    // tokio panics where there is no thread, and keeps the work for the next one that it gets.
+    let task = contain(|| tokio::task::spawn_blocking(move || take(&theirs).map(|f| f())));
+    if task.is_none() {
+        drop(take(&work));
+        tracing::error!(target: "wharf_sdk", "no thread can be started for blocking work");
+    }
+    task
+}
+
+/// What came of it. A panic is an error here; the panic hook has reported it.
+fn outcome<T>(joined: Result<Option<T>, JoinError>) -> Result<T, Error> {
+    let what = match joined {
+        Ok(Some(value)) => return Ok(value),
+        Err(error) if error.is_panic() => "a blocking servlet panicked",
+        _ => "the application is stopping",
+    };
+    Err(Error::internal(what))
 }
 
 /// Waits for a future on this thread.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -38,10 +38,11 @@ impl Drop for Wharf {
 }
 
 impl Wharf {
-    pub(crate) fn launch(site: Site, arguments: &[&str]) -> Self {
+    pub(crate) fn launch(site: Site, arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let create = |name: &str| File::create(site.path(name)).expect("a file for the output");
         let mut command = site.command(&["run", "--set", "server.listen=127.0.0.1:0"]);
         command.args(arguments).stdout(create("run.out")).stderr(create("run.err"));
+        prepare(&mut command);
         let child = command.spawn().expect("the program runs");
         Self { child, site, addr: None }
     }

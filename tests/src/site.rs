@@ -145,6 +145,13 @@ impl Site {
 
     /// Starts a container on a free port.
     pub fn launch(self, arguments: &[&str]) -> Wharf {
-        Wharf::launch(self, arguments)
+        Wharf::launch(self, arguments, |_| {})
+    }
+
+    /// As [`Site::start`], after `prepare` has changed the command, such as its environment.
+    pub fn start_as(self, arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Wharf {
+        let mut wharf = Wharf::launch(self, arguments, prepare);
+        wharf.wait_ready();
+        wharf
     }
 }

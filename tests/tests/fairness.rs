@@ -79,6 +79,46 @@ fn a_full_pool_for_blocking_work_answers_503() {
     assert_eq!(wharf.get("/bad/block?millis=1").text(), "blocked");
 }
 
+/// In front of the C library: no thread can be started while there is a file of this name.
+const NO_THREADS: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument) {
+    const char *file = getenv("NO_THREADS");
+    if (file && access(file, F_OK) == 0) return EAGAIN;
+    int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) = dlsym(RTLD_NEXT, "pthread_create");
+    return real(thread, attributes, start, argument);
+}
+"#;
+
+#[test]
+fn where_no_thread_is_to_be_had_the_answer_is_503() {
+    let Some(mut cc) = wharf_tests::tool("cc", &["-shared", "-fPIC", "-o", "no_threads.so", "no_threads.c", "-ldl"])
+    else {
+        return;
+    };
+    let site = Site::new().with("no_threads.c", NO_THREADS).with("deploy/good.so", chameleon("good"));
+    assert!(cc.current_dir(site.path("")).status().unwrap().success());
+    let (library, file) = (site.path("no_threads.so"), site.path("none"));
+    let wharf = site.start_as(&[], |command| {
+        command.env("LD_PRELOAD", &library).env("NO_THREADS", &file);
+    });
+    wharf.put("none", "");
+    for _ in 0..3 {
+        let refused = wharf.get("/good/block?millis=1");
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+        assert_eq!(wharf.get("/good/").text(), "good");
+    }
+    assert!(wharf.log().contains("no thread can be started"), "{}", wharf.log());
+    wharf.remove("none");
+    // What was refused is not done later.
+    assert_eq!(wharf.get("/good/block?millis=1").text(), "blocked");
+}
+
 #[test]
 fn above_its_memory_budget_new_requests_get_503_until_it_is_redeployed() {
     let wharf = neighbours("memory_budget = 20000000\n", &[]);

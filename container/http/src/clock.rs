@@ -34,8 +34,8 @@ const MOVED: u8 = 3;
 #[derive(Debug)]
 pub(crate) struct Slot {
     epoch: Instant,
-    /// When the sweep looked last.
-    swept: AtomicU64,
+    /// When somebody looked at the clock last: the sweep, or a request that began.
+    seen: AtomicU64,
     header_limit: u64,
     idle_limit: u64,
     send_limit: u64,
@@ -95,7 +95,7 @@ impl Slot {
     fn made(epoch: Instant, limits: &Limits, http2: bool) -> Self {
         Self {
             epoch,
-            swept: AtomicU64::new(millis(epoch.elapsed())),
+            seen: AtomicU64::new(millis(epoch.elapsed())),
             header_limit: millis(limits.header_timeout),
             idle_limit: millis(limits.keep_alive),
             send_limit: millis(limits.send_timeout),
@@ -132,12 +132,12 @@ impl Slot {
         self.now().saturating_add(limit)
     }
 
-    /// The same without a look at the clock: by the time of the last sweep, which is up to a tick old. Never earlier.
+    /// The same without a look at the clock: by the last one, which is up to a tick old. Never earlier.
     fn about(&self, limit: u64) -> u64 {
-        self.swept.load(Relaxed).saturating_add(self.tick).saturating_add(limit)
+        self.seen.load(Relaxed).saturating_add(self.tick).saturating_add(limit)
     }
 
-    /// The time by the last sweep, never earlier than it is.
+    /// The time by the last look at the clock, never earlier than it is.
     pub(crate) fn roughly_now(&self) -> Instant {
         self.epoch + Duration::from_millis(self.about(0))
     }
@@ -172,7 +172,7 @@ impl Slot {
     /// Whether the connection is to be woken; marks the limits that have passed.
     pub(crate) fn sweep(&self, now: Instant) -> bool {
         let now = millis(now.saturating_duration_since(self.epoch));
-        self.swept.store(now, Relaxed);
+        self.seen.store(now, Relaxed);
         let mut due = false;
         let head = self.head.load(Relaxed);
         if head != NEVER {
@@ -259,8 +259,9 @@ impl Slot {
         }
     }
 
-    /// A request has begun; gives how many that makes.
-    pub(crate) fn request(&self) -> u32 {
+    /// A request has begun at this time; gives how many that makes.
+    pub(crate) fn request(&self, began: Instant) -> u32 {
+        self.seen.store(millis(began.saturating_duration_since(self.epoch)), Relaxed);
         self.busy.store(true, Relaxed);
         let nth = self.requests.load(Relaxed).wrapping_add(1);
         self.requests.store(nth, Relaxed);
@@ -439,7 +440,7 @@ mod tests {
         let idle = || Coarse(slot.clone()).sleep(Duration::from_secs(60));
         let mut timer = idle();
         assert!(!after(&slot, 9) && after(&slot, 11), "the first head");
-        slot.request();
+        slot.request(Instant::now());
         Coarse(slot.clone()).reset(&mut timer, Instant::now() + Duration::from_secs(60));
         assert!(slot.idle().is_some());
         assert!(!after(&slot, 59) && after(&slot, 62), "idle");
@@ -463,7 +464,7 @@ mod tests {
         slot.received(b"GET / HT");
         assert!(!slot.claim(), "a head has begun");
         drop(timer);
-        slot.request();
+        slot.request(Instant::now());
         assert!(!slot.claim(), "a request is under way");
         let timer = waits();
         assert!(!slot.claim(), "what was read with the last request may be the beginning of the next");
@@ -500,7 +501,7 @@ mod tests {
         let slot = Slot::new(Instant::now(), &limits(), true);
         assert!(!after(&slot, 9));
         let mut streams = [Stream::new(slot.clone()), Stream::new(slot.clone())];
-        slot.request();
+        slot.request(Instant::now());
         assert!(!after(&slot, 100), "requests are under way");
         streams.iter_mut().for_each(Stream::wait);
         streams[0].pulled();

@@ -61,7 +61,7 @@ impl Pipeline {
         // 1. The clock and the record first, so that whatever happens below is timed and written down.
         let began = Instant::now();
         let record = this.access.enabled().then(|| Box::new(record(&request, connection, &id)));
-        let nth = slot.request();
+        let nth = slot.request(began);
         let mut tail = Box::new(Tail {
             worker: worker.clone(),
             began,
