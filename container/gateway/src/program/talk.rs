@@ -258,7 +258,7 @@ impl<R: AsyncRead + Unpin> Talk<'_, R> {
                 read = output.read_buf(buffer) => {
                     activity.touch();
                     let length = read.map_err(|e| unreadable(&e))?;
-                    if length == *room {
+                    if length >= *room {
                         *room = (*room * 2).min(ROOM.1);
                     }
                     *ended = length == 0;
