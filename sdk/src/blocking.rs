@@ -151,7 +151,7 @@ async fn spawn_for(
 ) -> Result<Response, Error> {
     let Some(place) = Place::take(&POOL) else {
         tracing::debug!(target: "wharf_sdk", "the pool for blocking work is full, and so is its queue");
-        return Response::status(StatusCode::SERVICE_UNAVAILABLE).header("retry-after", "1");
+        return busy();
     };
     let id = request.shared_id();
     let spawned = spawn(move || {
@@ -160,8 +160,12 @@ async fn spawn_for(
     });
     match spawned {
         Some(task) => outcome(task.await)?,
-        None => Response::status(StatusCode::SERVICE_UNAVAILABLE).header("retry-after", "1"),
+        None => busy(),
     }
+}
+
+fn busy() -> Result<Response, Error> {
+    Response::status(StatusCode::SERVICE_UNAVAILABLE).header("retry-after", "1")
 }
 
 /// Requests that may wait for each thread of the pool.

@@ -166,7 +166,6 @@ impl Response {
         self.0.headers.get_mut().expect("just made")
     }
 
-    #[cfg_attr(not(feature = "websocket"), allow(dead_code))]
     pub(crate) fn extensions_mut(&mut self) -> &mut Extensions {
         &mut self.0.extensions
     }

@@ -138,9 +138,7 @@ impl Site {
 
     /// Starts a container on a free port and waits until it listens.
     pub fn start(self, arguments: &[&str]) -> Wharf {
-        let mut wharf = self.launch(arguments);
-        wharf.wait_ready();
-        wharf
+        self.start_as(arguments, |_| {})
     }
 
     /// Starts a container on a free port.

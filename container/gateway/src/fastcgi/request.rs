@@ -234,17 +234,17 @@ impl Task<'_> {
         progress: &std::sync::Mutex<Progress>,
         lease: &mut Option<Lease>,
     ) -> Result<Next, Failure> {
-        let end = || progress.lock().unwrap_or_else(PoisonError::into_inner).end;
+        let refusal = || progress.lock().unwrap_or_else(PoisonError::into_inner).end.and_then(refused);
         let head: CgiHead = match talk.head(self.app.common.limits).await {
             Ok(head) => head,
-            Err(failure) => return Err(end().and_then(refused).unwrap_or(failure)),
+            Err(failure) => return Err(refusal().unwrap_or(failure)),
         };
         talk.at_once().await?;
-        if let Some(failure) = end().and_then(refused) {
+        if let Some(failure) = refusal() {
             return Err(failure);
         }
         let next = relay(&self.app.common, self.asked, head, talk, lease).await?;
-        if let Some(failure) = end().and_then(refused) {
+        if let Some(failure) = refusal() {
             return Err(failure);
         }
         talk.finish().await;

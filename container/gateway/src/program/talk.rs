@@ -107,7 +107,7 @@ pub(crate) struct Talk<'a, R> {
     /// What has been read and not been used yet.
     pub(crate) buffer: BytesMut,
     /// Room for the next read.
-    pub(crate) room: usize,
+    room: usize,
     /// Whether all that the program says is in the buffer.
     pub(crate) ended: bool,
     /// The task that sends the request's content.
@@ -117,7 +117,7 @@ pub(crate) struct Talk<'a, R> {
     /// How long nothing may happen.
     pub(crate) idle: Duration,
     /// Wakes it to look whether that is so. It goes on through many reads: setting one for each would cost more than reading.
-    pub(crate) timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<R> Drop for Talk<'_, R> {
@@ -174,8 +174,7 @@ impl<R: AsyncRead + Unpin> Talk<'_, R> {
             self.buffer.reserve(self.room);
             let mut read = pin!(self.output.read_buf(&mut self.buffer));
             match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
-                Poll::Ready(Ok(length)) => self.ended = length == 0,
-                Poll::Ready(Err(error)) => return Err(unreadable(&error)),
+                Poll::Ready(read) => _ = self.has_read(read)?,
                 Poll::Pending => return Ok(()),
             }
         }
@@ -242,11 +241,20 @@ impl<R: AsyncRead + Unpin> Talk<'_, R> {
         Ok(())
     }
 
+    fn has_read(&mut self, read: io::Result<usize>) -> Result<usize, Failure> {
+        let length = read.map_err(|e| Failure::bad(format!("its output can't be read: {e}")))?;
+        if length >= self.room {
+            self.room = (self.room * 2).min(ROOM.1);
+        }
+        self.ended = length == 0;
+        Ok(length)
+    }
+
     /// Reads what is there, waiting for something; 0 at the end.
     async fn read(&mut self) -> Result<usize, Failure> {
         self.buffer.reserve(self.room);
         loop {
-            let Self { client, output, buffer, room, ended, pump, activity, deadline, idle, timer } = self;
+            let Self { client, output, buffer, pump, activity, deadline, idle, timer, .. } = self;
             let pump = async {
                 match pump {
                     Some(pump) => pump.await.unwrap_or(Ok(())),
@@ -257,12 +265,7 @@ impl<R: AsyncRead + Unpin> Talk<'_, R> {
                 biased;
                 read = output.read_buf(buffer) => {
                     activity.touch();
-                    let length = read.map_err(|e| unreadable(&e))?;
-                    if length >= *room {
-                        *room = (*room * 2).min(ROOM.1);
-                    }
-                    *ended = length == 0;
-                    return Ok(length);
+                    return self.has_read(read);
                 }
                 () = client.gone() => return Err(gone()),
                 pumped = pump => {
@@ -296,10 +299,6 @@ async fn over(timer: &mut Option<Pin<Box<Sleep>>>, activity: &Activity, idle: Du
             return Failure::new(StatusCode::GATEWAY_TIMEOUT, format!("it did nothing for {idle:?}"));
         }
     }
-}
-
-fn unreadable(error: &io::Error) -> Failure {
-    Failure::bad(format!("its output can't be read: {error}"))
 }
 
 fn gone() -> Failure {

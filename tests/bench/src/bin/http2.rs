@@ -7,8 +7,7 @@ use std::fs;
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
-use wharf_bench::{Result, Rounds, Server, build, exit_code, h2_rate_of, in_turns, wharf};
-use wharf_tests::Authority;
+use wharf_bench::{Result, Rounds, Server, build, certify, exit_code, h2_rate_of, in_turns, wharf};
 
 #[derive(Parser)]
 struct Arguments {
@@ -28,10 +27,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let at = |name: &str| folder.path().join(name);
     fs::create_dir(at("deploy"))?;
     fs::copy(release.join("libbench_hello.so"), at("deploy/hello.so"))?;
-    let signed = Authority::new("bench").server(&["localhost"]);
-    fs::write(at("chain.pem"), &signed.chain)?;
-    fs::write(at("key.pem"), &signed.key)?;
-    fs::write(at("wharf.toml"), "[[tls.certificate]]\nchain = \"chain.pem\"\nkey = \"key.pem\"\n")?;
+    certify(folder.path())?;
     let mut wharf = wharf(&release, folder.path());
     let wharf = Server::start(wharf.args(["--set", "server.listen=https://127.0.0.1:0"]))?;
     let mut plain = Command::new(release.join("plain_hyper_tls"));

@@ -9,8 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
-use wharf_bench::{Result, Server, build, exit_code, h2_rate_of, php_pool};
-use wharf_tests::Authority;
+use wharf_bench::{Result, Server, build, certify, exit_code, h2_rate_of, php_pool};
 
 #[derive(Parser)]
 struct Arguments {
@@ -64,10 +63,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     fs::write(at("deploy/php/page.php"), "<?php echo str_repeat('x', 1000);\n")?;
     let php = format!("kind = \"fastcgi\"\n[fastcgi]\naddress = \"unix:{}\"\n", at("php.sock").display());
     fs::write(at("deploy/php/app.toml"), php)?;
-    let signed = Authority::new("train").server(&["localhost"]);
-    fs::write(at("chain.pem"), &signed.chain)?;
-    fs::write(at("key.pem"), &signed.key)?;
-    fs::write(at("wharf.toml"), "[[tls.certificate]]\nchain = \"chain.pem\"\nkey = \"key.pem\"\n")?;
+    certify(folder.path())?;
 
     // Once as it is set up, with the access log, and once without, over TLS.
     for (listen, log) in [("http", "combined"), ("https", "off")] {
