@@ -1,6 +1,11 @@
 //! A certificate authority for tests, and the certificates that it signs.
 
+use std::sync::Arc;
+
 use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 
 /// An authority with a key of its own.
 pub struct Authority {
@@ -34,6 +39,19 @@ impl Authority {
     /// Its own certificate as PEM.
     pub fn pem(&self) -> String {
         self.certificate.pem()
+    }
+
+    /// What a client has to know that trusts it, and nobody else.
+    ///
+    /// # Panics
+    /// When that can't be made.
+    pub fn trusting(&self) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        let certificate = CertificateDer::from_pem_slice(self.pem().as_bytes()).expect("a certificate");
+        roots.add(certificate).expect("a root");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        Arc::new(config.expect("protocols").with_root_certificates(roots).with_no_client_auth())
     }
 
     /// A certificate for a server with these names; the first is its common name.

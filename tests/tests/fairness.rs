@@ -1,9 +1,12 @@
 //! One application that saturates its limit, blocks its threads, never comes back from a poll or takes all memory must not
 //! hurt the one beside it.
 
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use wharf_tests::{Answer, Client, Site, Wharf, chameleon, wait};
+use rustls::{ClientConnection, StreamOwned};
+use wharf_tests::h2::kind;
+use wharf_tests::{Answer, Authority, Client, H2, RawSocket, Site, Wharf, chameleon, library, wait};
 
 /// A good application and a bad one, which says so in its TOML file.
 fn neighbours(bad: &str, arguments: &[&str]) -> Wharf {
@@ -179,7 +182,6 @@ fn open_connections_of_a_stuck_worker_go_on_elsewhere() {
         assert!(begin_at.elapsed() < Duration::from_secs(5), "{:?}", begin_at.elapsed());
     }
     assert!(wharf.log().contains("go on elsewhere"), "{}", wharf.log());
-    // What is left of them on the stuck worker is let go without a word to the client.
     assert_eq!(wharf.get("/bad/spin-end").text(), "ended");
     assert_eq!(answers(spinning)[0].text(), "spun");
     wait("the end of it", || (wharf.app("bad")["load"]["stuck_polls"] == 0).then_some(()));
@@ -187,6 +189,115 @@ fn open_connections_of_a_stuck_worker_go_on_elsewhere() {
         assert_eq!(client.get("/good/").unwrap().status, 200);
     }
     wait("the count", || (metric(&wharf, "wharf_connections_open") == Some(kept.len() as u64)).then_some(()));
+}
+
+/// Whatever a worker was at when a poll did not come back, but for that poll.
+#[test]
+fn requests_under_way_and_connections_of_every_kind_leave_a_stuck_worker() {
+    const EACH: usize = 6;
+    let authority = Authority::new("ours");
+    let signed = authority.server(&["localhost"]);
+    let wharf = Site::new()
+        .with("deploy/good.so", chameleon("good"))
+        .with("deploy/bad.so", chameleon("bad"))
+        .with("deploy/s.so", library("sockets"))
+        .with("chain.pem", &signed.chain)
+        .with("key.pem", &signed.key)
+        .with("wharf.toml", "[[tls.certificate]]\nchain = \"chain.pem\"\nkey = \"key.pem\"\n")
+        .start(&[
+            "--set",
+            "server.listen=[\"127.0.0.1:0\", \"https://127.0.0.1:0\"]",
+            "--set",
+            "server.http2.cleartext=true",
+            "--set",
+            "server.workers=2",
+        ]);
+    let http1 = || (0..EACH).map(|_| wharf.connect()).collect::<Vec<_>>();
+    let http2 = || (0..EACH).map(|_| H2::connect(wharf.addr(), &[])).collect::<Vec<_>>();
+    let config = authority.trusting();
+    let tls = |_| {
+        let session = ClientConnection::new(config.clone(), "localhost".try_into().unwrap()).unwrap();
+        let socket = TcpStream::connect(wharf.secure_addr()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut client = Client::over(StreamOwned::new(session, socket));
+        assert_eq!(client.get("/good/").unwrap().text(), "good");
+        client
+    };
+
+    // Idle: encrypted, after content, as HTTP/2, as WebSockets that are read by the worker and by a thread of the application.
+    let mut encrypted: Vec<_> = (0..EACH).map(tls).collect();
+    let mut after_content = http1();
+    after_content.iter_mut().for_each(|c| assert_eq!(c.send("POST", "/good/elsewhere", &[], b"x").unwrap().text(), "x"));
+    let mut streams = http2();
+    for client in &mut streams {
+        let stream = client.get("/good/", &[]).unwrap();
+        assert_eq!(client.status(stream), 200);
+    }
+    let open = |target: &str| RawSocket::open(wharf.addr(), target, &[]).unwrap();
+    let mut sockets: Vec<_> = (0..2 * EACH).map(|at| open(["/s/echo", "/s/axum/echo"][at % 2])).collect();
+    // Under way: the application waits, the client has sent a part of the head or of the content.
+    let mut waiting = begin(&wharf, "/good/wait?millis=3000", EACH);
+    let mut waiting_streams = http2();
+    let numbers: Vec<_> = waiting_streams.iter_mut().map(|c| c.get("/good/wait?millis=3000", &[]).unwrap()).collect();
+    let mut heads = http1();
+    heads.iter_mut().for_each(|client| client.write_raw(b"GET /good/ HTTP/1.1\r\nHo").unwrap());
+    let mut contents = http1();
+    for (at, client) in contents.iter_mut().enumerate() {
+        let path = ["/good/elsewhere", "/good/trailers"][at % 2];
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc");
+        client.write_raw(head.as_bytes()).unwrap();
+    }
+    wait("the requests", || (wharf.app("good")["load"]["in_flight"] == 3 * EACH).then_some(()));
+
+    // A stream that does not come back, beside one of the same connection that is waited for.
+    let mut spinning = H2::connect(wharf.addr(), &[]);
+    let beside = spinning.get("/good/wait?millis=3000", &[]).unwrap();
+    wait("the stream", || (wharf.app("good")["load"]["in_flight"] == 3 * EACH + 1).then_some(()));
+    let spin = spinning.get("/bad/spin", &[]).unwrap();
+    wait("the watchdog", || (wharf.app("bad")["load"]["stuck_polls"] == 1).then_some(()));
+
+    encrypted.iter_mut().for_each(|client| assert_eq!(client.get("/good/").unwrap().text(), "good"));
+    after_content.iter_mut().for_each(|client| assert_eq!(client.get("/good/").unwrap().text(), "good"));
+    for client in &mut streams {
+        let stream = client.get("/good/", &[]).unwrap();
+        assert_eq!(client.status(stream), 200);
+    }
+    for socket in &mut sockets {
+        socket.text("hello").unwrap();
+        assert_eq!(socket.recv_text(), "hello");
+    }
+    for client in &mut heads {
+        client.write_raw(b"st: a\r\n\r\n").unwrap();
+        assert_eq!(client.read("GET").unwrap().text(), "good");
+    }
+    for client in &mut contents {
+        client.write_raw(b"def").unwrap();
+        assert!(client.read("POST").unwrap().text().starts_with("abcdef"));
+    }
+    waiting.iter_mut().for_each(|client| assert_eq!(client.read("GET").unwrap().text(), "waited"));
+    for (client, stream) in waiting_streams.iter_mut().zip(numbers) {
+        assert_eq!(client.status(stream), 200);
+    }
+    assert_eq!(spinning.status(beside), 200);
+    let more = spinning.get("/good/", &[]).unwrap();
+    assert_eq!(spinning.status(more), 200);
+    assert_eq!(wharf.app("bad")["load"]["stuck_polls"], 1, "all that was beside it");
+
+    assert_eq!(wharf.get("/bad/spin-end").text(), "ended");
+    let spun = spinning.read_until(|frame| frame.stream == spin && frame.kind == kind::DATA).unwrap();
+    assert_eq!(spun.payload, b"spun");
+    wait("the end of it", || (wharf.app("bad")["load"]["stuck_polls"] == 0).then_some(()));
+    let open = [encrypted.len(), after_content.len(), streams.len(), sockets.len(), waiting.len(), heads.len()];
+    let open = open.iter().sum::<usize>() + waiting_streams.len() + contents.len() + 1;
+    wait("the count", || (metric(&wharf, "wharf_connections_open") == Some(open as u64)).then_some(()));
+    drop((encrypted, after_content, streams, sockets, waiting, heads, waiting_streams, contents, spinning));
+    wait("all to be gone", || (metric(&wharf, "wharf_connections_open") == Some(0)).then_some(()));
+    // Nothing of the module hangs on where its connections have been.
+    for app in ["good", "bad"] {
+        wharf.put(&format!("deploy/{app}.so"), chameleon("new"));
+        wharf.wait_for(&format!("/{app}/"), "new");
+        wharf.wait_alone(app);
+    }
 }
 
 #[test]

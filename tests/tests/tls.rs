@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConnection, StreamOwned};
 use wharf_tests::{Authority, Signed, Site, Wharf, chameleon, printed, tool, wait};
 
 const LISTEN: &str = "server.listen=[\"127.0.0.1:0\", \"https://127.0.0.1:0\"]";
@@ -372,11 +370,7 @@ fn handshakes_that_stall_are_cut_and_harm_nobody() {
 fn a_flood_of_handshakes_leaves_the_others_served() {
     let authority = Authority::new("ca");
     let wharf = start(site(&authority, &[("a", &["localhost"])]), &[]);
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
+    let config = authority.trusting();
     let address = wharf.secure_addr();
     let hello = || ClientConnection::new(config.clone(), "localhost".try_into().unwrap()).unwrap();
     let whole = || {

@@ -16,7 +16,7 @@ use crate::Listen;
 use crate::pool::Pool;
 use crate::server::Bound;
 use crate::tls::Tls;
-use crate::worker::{Command, Shared, Socket};
+use crate::worker::{Command, Shared, Socket, Waiting};
 
 /// An open listener.
 pub(crate) enum Listener {
@@ -204,7 +204,7 @@ pub(crate) async fn run(
                         _ => None,
                     };
                     counters.connection_opened();
-                    if !pool.seat(socket, Pass { _permit: permit, _peer: peer }) {
+                    if !pool.seat(Waiting::New(socket, Pass { _permit: permit, _peer: peer })) {
                         return;
                     }
                 }

@@ -7,7 +7,7 @@ use http::{Request, Response, StatusCode, header::UPGRADE};
 use wharf_kernel::counters::{Counts, LocalCounts};
 use wharf_kernel::{Body, Exchange, Lease, Permit, Rejection, ResponseFuture, Route};
 
-use crate::error_page;
+use crate::{error_page, homed};
 use crate::own_threads::Elsewhere;
 
 /// What is to come of a request that has its lease.
@@ -44,9 +44,9 @@ fn queue(route: &Arc<Route>, counts: LocalCounts, exchange: Box<Exchange>, lease
     };
     let (endpoint, time) = (route.endpoint.clone(), counts.fairness.share().queue_timeout);
     Box::pin(async move {
-        match tokio::time::timeout(time, queued).await {
-            Ok(_permit) => endpoint.call(exchange, lease).await,
-            Err(_) => refuse(&counts, Rejection::Busy, &exchange.request, &exchange.id),
+        match homed::timeout(time, queued).await {
+            Some(_permit) => endpoint.call(exchange, lease).await,
+            None => refuse(&counts, Rejection::Busy, &exchange.request, &exchange.id),
         }
     })
 }

@@ -3,11 +3,11 @@
 //!
 //! hyper makes and drops a timer for every request head. On a busy connection none of them ever fires, and each costs an
 //! aligned allocation and two changes of the timer wheel. Here a timer is a number in the connection's slot; the worker's
-//! sweep wakes the connections whose number has passed. A slot is used on its worker's thread; only [`Slot::reap`] and
-//! [`Slot::claim`] come from elsewhere.
+//! sweep wakes the connections whose number has passed. A slot is used where its connection is polled; only
+//! [`Slot::reap`] comes from elsewhere.
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -22,13 +22,6 @@ const DUE: u64 = 0;
 const SILENCE: u64 = 1000;
 /// Time for an HTTP/2 client to answer to a goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
-
-/// Whose a connection is at the moment: nobody's, its worker's in a poll, that of whoever looks whether it can be moved, or
-/// another worker's.
-const FREE: u8 = 0;
-const POLLED: u8 = 1;
-const CLAIMED: u8 = 2;
-const MOVED: u8 = 3;
 
 /// What one connection waits for and until when, in milliseconds since its worker's start.
 #[derive(Debug)]
@@ -71,9 +64,6 @@ pub(crate) struct Slot {
     pub(crate) refused: OnceLock<(StatusCode, Arc<str>)>,
     /// HTTP/1: whether the client may still be sending what nobody reads.
     unread: AtomicBool,
-    turn: AtomicU8,
-    /// HTTP/1: whether what was read last ended with an empty line, so that nothing of a next request was read.
-    even: AtomicBool,
 }
 
 impl Slot {
@@ -118,8 +108,6 @@ impl Slot {
             cut: AtomicBool::new(false),
             refused: OnceLock::new(),
             unread: AtomicBool::new(false),
-            turn: AtomicU8::new(FREE),
-            even: AtomicBool::new(true),
         }
     }
 
@@ -202,58 +190,8 @@ impl Slot {
         self.cut.load(Relaxed)
     }
 
-    /// Before its worker polls it. False where it is another worker's by now.
-    #[inline]
-    pub(crate) fn enter(&self) -> bool {
-        loop {
-            match self.turn.compare_exchange(FREE, POLLED, Acquire, Acquire) {
-                Ok(_) => return true,
-                Err(MOVED) => return false,
-                // Somebody looks at it, which takes a moment.
-                Err(_) => std::hint::spin_loop(),
-            }
-        }
-    }
-
-    /// After that.
-    #[inline]
-    pub(crate) fn exit(&self) {
-        self.turn.store(FREE, Release);
-    }
-
-    /// Keeps the connection from a worker that does not poll it, until [`Self::leave_worker`] or [`Self::give_back`]: true where nothing
-    /// is under way on it and nothing of a next request was read.
-    pub(crate) fn claim(&self) -> bool {
-        if self.turn.compare_exchange(FREE, CLAIMED, Acquire, Relaxed).is_err() {
-            return false;
-        }
-        let waits = !matches!(self.head.load(Relaxed), NEVER | DUE) && !self.begun.load(Relaxed);
-        let quiet = !self.is_busy() && self.even.load(Relaxed) && self.send.load(Relaxed) == NEVER;
-        let free = waits && quiet && !self.http2 && !self.opening && !self.is_cut();
-        if !free {
-            self.give_back();
-        }
-        free
-    }
-
-    /// A claimed connection is another worker's from now on.
-    pub(crate) fn leave_worker(&self) {
-        self.turn.store(MOVED, Release);
-    }
-
-    /// A claimed connection stays where it is.
-    pub(crate) fn give_back(&self) {
-        self.turn.store(FREE, Release);
-    }
-
-    /// It has had requests before, on another worker.
-    pub(crate) fn resume(&self) {
-        self.requests.store(1, Relaxed);
-    }
-
-    /// Bytes came, of which these are the last.
-    pub(crate) fn received(&self, last: &[u8]) {
-        self.even.store(last.ends_with(b"\r\n\r\n"), Relaxed);
+    /// Bytes came.
+    pub(crate) fn received(&self) {
         if self.head.load(Relaxed) != NEVER {
             self.begun.store(true, Relaxed);
         }
@@ -445,39 +383,12 @@ mod tests {
         assert!(slot.idle().is_some());
         assert!(!after(&slot, 59) && after(&slot, 62), "idle");
         timer = idle();
-        slot.received(b"GET");
+        slot.received();
         assert!(slot.idle().is_none());
         assert!(!after(&slot, 5), "its time begins");
         assert!(!after(&slot, 14) && after(&slot, 15), "a head");
         drop(timer);
         assert!(!after(&slot, 100_000));
-    }
-
-    #[test]
-    fn a_connection_between_two_requests_can_be_claimed() {
-        let slot = Slot::new(Instant::now(), &limits(), false);
-        let waits = || Coarse(slot.clone()).sleep(Duration::from_secs(60));
-        assert!(!slot.claim(), "it does not wait for a request");
-        let timer = waits();
-        assert!(slot.enter() && !slot.claim(), "it is polled");
-        slot.exit();
-        slot.received(b"GET / HT");
-        assert!(!slot.claim(), "a head has begun");
-        drop(timer);
-        slot.request(Instant::now());
-        assert!(!slot.claim(), "a request is under way");
-        let timer = waits();
-        assert!(!slot.claim(), "what was read with the last request may be the beginning of the next");
-        drop(timer);
-        slot.received(b"GET / HTTP/1.1\r\n\r\n");
-        let _timer = waits();
-        assert!(slot.claim());
-        slot.give_back();
-        assert!(slot.enter(), "it stays");
-        slot.exit();
-        assert!(slot.claim());
-        slot.leave_worker();
-        assert!(!slot.enter() && !slot.claim(), "it is gone");
     }
 
     #[test]

@@ -10,15 +10,16 @@ use http::header::{COOKIE, HOST, HeaderValue};
 use http::{Method, Request, Uri};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use wharf_kernel::Connection;
 
 use crate::clock::Slot;
 use crate::frames::Counted;
 use crate::paced::Paced;
+use crate::task::Here;
 use crate::timer::OfFrames;
-use crate::worker::{CUT, Guard, OPEN};
+use crate::worker::{self, CUT, Guard, OPEN};
 use crate::{Pipeline, check};
 
 /// What a client sends first (RFC 9113, section 3.4).
@@ -37,7 +38,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = Arc::new(connection);
-    let shared = guard.shared.clone();
+    let shared = guard.worker.clone();
     let (limits, settings) = (&shared.pipeline.limits, &shared.pipeline.limits.http2);
     let slot = Slot::new(shared.began, limits, true);
     let service = {
@@ -47,7 +48,7 @@ where
             Pipeline::begin(&shared, &connection, None, &slot, shared.next_id(), request)
         })
     };
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(Here);
     builder
         .timer(OfFrames(slot.clone()))
         .max_concurrent_streams(settings.max_streams)
@@ -65,9 +66,9 @@ where
     let result = poll_fn(|cx| {
         if !registered {
             registered = true;
-            shared.seat(guard.key, cx.waker(), &slot);
+            guard.berth.register(cx.waker(), &slot, None);
         }
-        let state = shared.state();
+        let state = worker::state();
         if state == CUT || slot.is_cut() {
             return Poll::Ready(Ok(()));
         }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wharf_kernel::counters::LocalCounts;
 use wharf_kernel::{AccessRecord, AccessSink};
 
-use crate::worker::Guard;
+use crate::worker::{Guard, Shared};
 
 /// What is known of a connection beside its socket.
 pub(crate) struct Link {
@@ -63,9 +63,26 @@ impl Link {
         self.upgraded.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it speaks something else than HTTP by now.
+    pub(crate) fn is_upgraded(&self) -> bool {
+        self.upgraded.load(Ordering::Relaxed)
+    }
+
+    /// An upgraded connection is that worker's from now on.
+    pub(crate) fn move_to(&self, worker: &Arc<Shared>) {
+        let (berth, wakers) = {
+            let mut state = self.state();
+            let Some(guard) = &state.guard else { return };
+            (guard.berth.clone(), std::mem::take(&mut state.wakers))
+        };
+        berth.move_to(worker);
+        // The socket moves when it is polled.
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
     /// Takes an upgraded connection out of the count; nothing is read or written on it any more.
     pub(crate) fn cut(&self) {
-        if !self.upgraded.load(Ordering::Relaxed) {
+        if !self.is_upgraded() {
             // Its own task ends it.
             return;
         }
@@ -74,11 +91,6 @@ impl Link {
         drop(state);
         drop(guard);
         wakers.into_iter().flatten().for_each(Waker::wake);
-    }
-
-    /// Takes out what counts the connection, which goes on elsewhere.
-    pub(crate) fn take_guard(&self) -> Option<Guard> {
-        self.state().guard.take()
     }
 
     /// The socket is gone.
@@ -126,7 +138,7 @@ impl<S> Linked<S> {
 
     #[inline]
     fn is_upgraded(&self) -> bool {
-        self.link.upgraded.load(Ordering::Relaxed)
+        self.link.is_upgraded()
     }
 }
 

@@ -119,7 +119,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         let before = buf.remaining();
         let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
         if buf.remaining() < before {
-            self.slot.received(buf.filled());
+            self.slot.received();
         }
         polled
     }

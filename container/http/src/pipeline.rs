@@ -13,7 +13,7 @@ use http::header::{ALLOW, REFERER, USER_AGENT};
 use http::{Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
-use tokio::time::Sleep;
+use tokio::time::Instant as At;
 use wharf_kernel::challenges::Challenges;
 use wharf_kernel::{
     AccessRecord, AccessSink, Authenticated, Body, Connection, Permit, ResponseFuture, Routes, ServerCounters,
@@ -21,12 +21,13 @@ use wharf_kernel::{
 
 use crate::clock::{Slot, Stream};
 use crate::dispatch::{Dispatched, Mapped, dispatch};
+use crate::homed::Timer;
 use crate::link::{Link, Switched};
 use crate::request_body::{Progress, RequestBody, Rest};
 use crate::response::{self, Asked};
 use crate::response_body::{ResponseBody, Tail};
 use crate::worker::Shared;
-use crate::{Limits, Protect, check, error_page, forwarded};
+use crate::{Limits, Protect, check, error_page, forwarded, watch};
 
 /// What all requests share.
 pub struct Pipeline {
@@ -88,7 +89,7 @@ impl Pipeline {
         request: Request<Incoming>,
         tail: &mut Tail,
     ) -> State {
-        let Tail { asked, id, mapped, received, record, .. } = tail;
+        let Tail { worker, asked, id, mapped, received, record, .. } = tail;
         let id = &*id;
         let (mut request, incoming) = split(request);
 
@@ -128,7 +129,7 @@ impl Pipeline {
             // 4. The body is capped, however it is framed.
             let progress = Arc::new(Progress::default());
             *received = Some(progress.clone());
-            *request.body_mut() = Body::new(RequestBody::new(incoming, &self.limits, progress, slot));
+            *request.body_mut() = Body::new(RequestBody::new(incoming, worker, progress, slot));
         }
 
         // 5. What is configured to be refused: addresses, rates, hosts, plain requests, other sites.
@@ -265,7 +266,7 @@ struct Patience {
     slot: Arc<Slot>,
     /// HTTP/2: the connection's slot can't wake a single request. The timer begins when the answer is not there at once.
     limit: Option<Duration>,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Timer>,
     /// Bytes of the request body when it was looked at last.
     seen: u64,
 }
@@ -286,11 +287,11 @@ impl Patience {
     /// Whether it has ended. While the request body comes in, it begins anew.
     fn has_ended(&mut self, tail: Option<&Tail>, cx: &mut Context<'_>) -> bool {
         if let Some(limit) = self.limit.take() {
-            self.timer = Some(Box::pin(tokio::time::sleep(limit)));
+            self.timer = Some(Timer::at(At::now() + limit));
         }
         loop {
             let due = match &mut self.timer {
-                Some(timer) => timer.as_mut().poll(cx).is_ready(),
+                Some(timer) => Pin::new(timer).poll(cx).is_ready(),
                 None => self.slot.take_late(),
             };
             if !due {
@@ -303,7 +304,7 @@ impl Patience {
                 return true;
             }
             match &mut self.timer {
-                Some(timer) => timer.as_mut().reset(tokio::time::Instant::now() + limit),
+                Some(timer) => timer.reset(At::now() + limit),
                 None => self.slot.await_answer(limit),
             }
         }
@@ -340,8 +341,8 @@ impl Future for Answering {
         let mut response = match std::mem::replace(&mut this.state, State::Done) {
             State::Answered(response) => *response,
             State::Running(mut future, permit) => match catch_unwind(AssertUnwindSafe(|| match this.tail.as_deref() {
-                Some(Tail { worker, id, mapped: Some(Mapped { app, path }), .. }) => {
-                    worker.watch.during(app, id, path, || future.as_mut().poll(cx))
+                Some(Tail { id, mapped: Some(Mapped { app, path }), .. }) => {
+                    watch::during(app, id, path, || future.as_mut().poll(cx))
                 }
                 _ => future.as_mut().poll(cx),
             })) {

@@ -10,9 +10,10 @@ use tokio::sync::mpsc;
 use wharf_kernel::workers::Workers;
 
 use crate::Pipeline;
-use crate::acceptor::{Pass, Seat};
+use crate::acceptor::Seat;
+use crate::task;
 use crate::watchdog::Watches;
-use crate::worker::{self, Command, Shared, Socket};
+use crate::worker::{self, Command, Shared, Waiting};
 
 /// How many workers may be started for ones that are stuck.
 const RELIEFS: usize = 32;
@@ -54,8 +55,7 @@ impl Pool {
         let index = seats.len();
         let name = format!("wharf-worker-{index}");
         let (sender, receiver) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(index, self.pipeline.clone(), self.watches.add(name.clone())));
-        // Files are read on threads of this runtime; they are few and short-lived.
+                // Files are read on threads of this runtime; they are few and short-lived.
         let runtime = Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(16)
@@ -65,6 +65,8 @@ impl Pool {
             // processor time, without it 0.74 and 1.40.
             .on_thread_park(std::thread::yield_now)
             .build()?;
+        let watch = self.watches.add(name.clone());
+        let shared = Arc::new(Shared::new(index, self.pipeline.clone(), watch, runtime.handle().clone()));
         let body = {
             let shared = shared.clone();
             move || runtime.block_on(worker::run(shared, receiver))
@@ -79,14 +81,21 @@ impl Pool {
         lock(&self.seats).clone()
     }
 
-    /// Gives a connection to the free worker that has the fewest; where none is free, to the one that has the fewest, from
+    /// Where the next connection goes. `None` when the server ends.
+    fn least(&self) -> Option<Seat> {
+        let busy = |seat: &&Seat| (!is_free(seat), seat.0.open.load(Ordering::Relaxed));
+        self.seats().iter().min_by_key(busy).cloned()
+    }
+
+    /// Gives it to the free worker that has the fewest connections; where none is free, to the one that has the fewest, from
     /// which it is taken when a free one is there. False when the server ends.
-    pub(crate) fn seat(&self, socket: Socket, pass: Pass) -> bool {
-        let seats = self.seats();
-        let least = seats.iter().min_by_key(|seat| (!is_free(seat), seat.0.open.load(Ordering::Relaxed)));
-        let Some((shared, sender)) = least else { return false };
-        shared.open.fetch_add(1, Ordering::AcqRel);
-        shared.inbox().push_back((socket, pass));
+    pub(crate) fn seat(&self, waiting: Waiting) -> bool {
+        let Some((shared, sender)) = &self.least() else { return false };
+        match &waiting {
+            Waiting::New(..) => _ = shared.open.fetch_add(1, Ordering::AcqRel),
+            Waiting::Moved(work) => _ = work.berth.as_ref().map(|berth| berth.move_to(shared)),
+        }
+        shared.inbox().push_back(waiting);
         sender.send(Command::Serve).is_ok()
     }
 
@@ -105,17 +114,25 @@ impl Pool {
         }
         for (shared, _) in seats.iter().filter(|seat| !is_free(seat)) {
             let waiting = std::mem::take(&mut *shared.inbox());
-            for (socket, pass) in waiting {
-                shared.open.fetch_sub(1, Ordering::AcqRel);
-                self.seat(socket, pass);
+            for waiting in waiting {
+                if let Waiting::New(..) = waiting {
+                    shared.open.fetch_sub(1, Ordering::AcqRel);
+                }
+                self.seat(waiting);
             }
-            let saved = shared.rescue();
-            if !saved.is_empty() {
-                let (thread, count) = (&shared.watch.thread, saved.len());
-                tracing::warn!(thread, "{count} open connections on which nothing was under way go on elsewhere");
+            let upgraded = shared.upgraded();
+            let moved = task::take_all(shared);
+            let connections = upgraded.len() + moved.iter().filter(|work| work.berth.is_some()).count();
+            if connections > 0 {
+                tracing::warn!(thread = shared.watch.thread, "its {connections} other connections go on elsewhere");
             }
-            for (socket, pass) in saved {
-                self.seat(socket, pass);
+            for link in upgraded {
+                if let Some((worker, _)) = self.least() {
+                    link.move_to(&worker);
+                }
+            }
+            for work in moved {
+                self.seat(Waiting::Moved(work));
             }
         }
     }

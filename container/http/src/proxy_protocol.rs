@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use wharf_kernel::Connection;
 
 use crate::forwarded::is_trusted;
+use crate::homed::{self, Homed};
 
 /// How long the header may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,27 +84,27 @@ async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Spoken> {
 
 /// Reads the header of a connection, which becomes the one that the header speaks of. `None` when it is refused.
 pub(crate) async fn introduced(
-    mut stream: TcpStream,
+    mut stream: Homed<TcpStream>,
     connection: Connection,
     trusted: &[IpNet],
-) -> Option<(TcpStream, Connection)> {
+) -> Option<(Homed<TcpStream>, Connection)> {
     let remote = &*connection.remote_text;
     if !is_trusted(trusted, connection.remote) {
         tracing::warn!(remote, "refused: only server.trusted_proxies may connect where the PROXY protocol is spoken");
         return None;
     }
-    match tokio::time::timeout(TIMEOUT, read(&mut stream)).await {
-        Ok(Ok(Spoken::Local)) => Some((stream, connection)),
-        Ok(Ok(Spoken::For(client, local))) => {
+    match homed::timeout(TIMEOUT, read(&mut stream)).await {
+        Some(Ok(Spoken::Local)) => Some((stream, connection)),
+        Some(Ok(Spoken::For(client, local))) => {
             let mut introduced = Connection::new(Some(client), Some(local), false);
             introduced.peer = connection.peer;
             Some((stream, introduced))
         }
-        Ok(Err(error)) => {
+        Some(Err(error)) => {
             tracing::warn!(remote, "refused: {error}");
             None
         }
-        Err(_) => {
+        None => {
             tracing::warn!(remote, "refused: no PROXY protocol header in {TIMEOUT:?}");
             None
         }

@@ -9,11 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use wharf_kernel::BoxError;
 
 use crate::Limits;
 use crate::clock::Slot;
+use crate::homed::{self, Timer};
+use crate::task;
+use crate::worker::Shared;
 
 /// What the pipeline learns of a body that the endpoint owns.
 #[derive(Debug, Default)]
@@ -38,14 +41,16 @@ pub(crate) struct RequestBody {
     /// How long the client was waited for so far, and since when it is now.
     waited: Duration,
     waiting: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Timer>,
     rest: Rest,
     progress: Arc<Progress>,
+    worker: Arc<Shared>,
     done: bool,
 }
 
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming, limits: &Limits, progress: Arc<Progress>, slot: &Arc<Slot>) -> Self {
+    pub(crate) fn new(incoming: Incoming, worker: &Arc<Shared>, progress: Arc<Progress>, slot: &Arc<Slot>) -> Self {
+        let limits = &worker.pipeline.limits;
         Self {
             incoming: Some(incoming),
             left: limits.body_bytes,
@@ -56,6 +61,7 @@ impl RequestBody {
             timer: None,
             rest: Rest::new(limits, slot),
             progress,
+            worker: worker.clone(),
             done: false,
         }
     }
@@ -93,12 +99,12 @@ impl HttpBody for RequestBody {
                 this.waiting = Some(now);
                 let at = now + this.patience();
                 match &mut this.timer {
-                    Some(timer) => timer.as_mut().reset(at),
-                    None => this.timer = Some(Box::pin(tokio::time::sleep_until(at))),
+                    Some(timer) => timer.reset(at),
+                    None => this.timer = Some(Timer::of(&this.worker, at)),
                 }
             }
             let Some(timer) = &mut this.timer else { return Poll::Pending };
-            ready!(timer.as_mut().poll(cx));
+            ready!(Pin::new(timer).poll(cx));
             this.progress.stalled.store(true, Ordering::Relaxed);
             this.incoming = None;
             return this.fail("the client sends the request body too slowly, or no more");
@@ -166,9 +172,8 @@ impl Rest {
     /// Reads it within the limits, so that the connection can be used again. If there is more, the connection is closed in
     /// stages.
     pub(crate) fn drain(&self, mut incoming: Incoming) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let Self { mut left, time, slot } = self.clone();
-        runtime.spawn(async move {
+        let begun = task::spawn(async move {
             let whole = async {
                 while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
                     match left.checked_sub(frame.data_ref().map_or(0, |data| data.len() as u64)) {
@@ -178,9 +183,13 @@ impl Rest {
                 }
                 true
             };
-            if tokio::time::timeout(time, whole).await != Ok(true) {
+            if homed::timeout(time, whole).await != Some(true) {
                 slot.leave_unread();
             }
         });
+        if !begun {
+            // A thread of the application let go of it.
+            self.slot.leave_unread();
+        }
     }
 }

@@ -15,6 +15,7 @@ use crate::clock::Stream;
 use crate::dispatch::Mapped;
 use crate::request_body::Progress;
 use crate::response::Asked;
+use crate::watch;
 use crate::worker::Shared;
 
 /// A request from its begin to the last byte of its answer. Ends it when it is dropped: counts it and hands its record to the
@@ -94,7 +95,7 @@ impl HttpBody for ResponseBody {
             let Self { body, tail } = &mut *this;
             match &tail.mapped {
                 Some(Mapped { app, path }) if body.is_stream() => {
-                    tail.worker.watch.during(app, &tail.id, path, || Pin::new(body).poll_frame(cx))
+                    watch::during(app, &tail.id, path, || Pin::new(body).poll_frame(cx))
                 }
                 _ => Pin::new(body).poll_frame(cx),
             }

@@ -7,9 +7,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper::rt::{Sleep, Timer};
-use hyper_util::rt::TokioTimer;
-
 use crate::clock::Slot;
+use crate::homed;
 
 /// The timer of an HTTP/1 connection. It has one limit at a time, which is all that hyper asks for.
 #[derive(Debug, Clone)]
@@ -62,14 +61,17 @@ impl Timer for OfFrames {
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
-        TokioTimer::new().sleep(duration)
+        self.sleep_until(Instant::now() + duration)
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        TokioTimer::new().sleep_until(deadline)
+        Box::pin(homed::Timer::at(deadline.into()))
     }
 
     fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, deadline: Instant) {
-        TokioTimer::new().reset(sleep, deadline);
+        match sleep.as_mut().downcast_mut_pin::<homed::Timer>() {
+            Some(timer) => timer.get_mut().reset(deadline.into()),
+            None => *sleep = self.sleep_until(deadline),
+        }
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use wharf_kernel::counters::LocalCounts;
 
+use crate::task;
+
 /// Bytes of a request id, and of a target, that are kept.
 const ID: usize = 48;
 const TARGET: usize = 128;
@@ -44,6 +46,15 @@ pub(crate) struct Watch {
     current: Mutex<Current>,
     /// Whether it is in one poll for so long that nothing new should be given to it.
     pub(crate) stuck: AtomicBool,
+}
+
+/// Polls an application, on the thread of a worker: that which polls it now, wherever its request began.
+#[inline]
+pub(crate) fn during<T>(app: &LocalCounts, id: &str, target: &str, poll: impl FnOnce() -> T) -> T {
+    task::here(|worker| match worker {
+        Some(worker) => worker.watch.during(app, id, target, poll),
+        None => poll(),
+    })
 }
 
 /// What was seen of a poll that goes on.

@@ -2,30 +2,32 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
-use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use slab::Slab;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::MissedTickBehavior;
 use wharf_kernel::Connection;
 
 use crate::acceptor::Pass;
 use crate::clock::{self, Slot};
+use crate::homed::{Homed, timeout};
 use crate::link::{Link, Linked};
 use crate::paced::Paced;
 use crate::proxy_protocol::introduced;
 use crate::request_id::RequestIds;
+use crate::task::{self, Boxed, Task, Work};
 use crate::timer::Coarse;
 use crate::tls::{self, Tls};
 use crate::watch::Watch;
@@ -40,25 +42,14 @@ pub(crate) enum Socket {
         tls: Option<Arc<Tls>>,
     },
     Unix(std::os::unix::net::UnixStream),
-    /// One that was open on another worker, between two requests.
-    Resumed {
-        stream: std::net::TcpStream,
-        connection: Connection,
-    },
 }
 
-/// A connection on plain TCP, which another worker could go on with.
-#[derive(Clone, Copy)]
-struct Plain {
-    descriptor: RawFd,
-    /// Whether another worker had it before.
-    resumed: bool,
-}
-
-impl Plain {
-    fn of(stream: &TcpStream) -> Self {
-        Self { descriptor: stream.as_raw_fd(), resumed: false }
-    }
+/// What waits to be taken by a worker.
+pub(crate) enum Waiting {
+    /// A new connection, with the pass that goes back when it is gone.
+    New(Socket, Pass),
+    /// What another worker was at.
+    Moved(Work),
 }
 
 /// What a worker is told.
@@ -80,16 +71,8 @@ pub(crate) const CUT: u8 = 2;
 struct Seated {
     waker: Waker,
     slot: Arc<Slot>,
-    /// Of HTTP/1, after the handshake.
-    http1: Option<Http1>,
-}
-
-/// What is known of a connection that may be upgraded.
-struct Http1 {
-    link: Arc<Link>,
-    /// Of a connection that could be moved. The descriptor is open as long as this is here: it is taken out before the socket
-    /// is closed.
-    plain: Option<(RawFd, Arc<Connection>)>,
+    /// Of HTTP/1, which may be upgraded.
+    link: Option<Arc<Link>>,
 }
 
 /// What a worker's connections share.
@@ -97,10 +80,17 @@ pub(crate) struct Shared {
     pub(crate) pipeline: Arc<Pipeline>,
     /// What this worker's thread is doing.
     pub(crate) watch: Arc<Watch>,
-    /// Connections that it has not taken yet, each with the pass that goes back when it is gone. Not in the commands, so
-    /// that they can go to another worker when this one is stuck.
-    pub(crate) inbox: Mutex<VecDeque<(Socket, Pass)>>,
+    /// Its number, from 1.
+    pub(crate) number: usize,
+    /// Where its sockets and timers are.
+    pub(crate) runtime: Handle,
+    /// What it has not taken yet. Not in the commands, so that it can go to another worker when this one is stuck.
+    pub(crate) inbox: Mutex<VecDeque<Waiting>>,
+    /// What it is at.
+    tasks: Mutex<Slab<Weak<Task>>>,
     ids: RequestIds,
+    /// The next connection's key.
+    keys: AtomicU64,
     /// Connections handed to this worker that are not gone yet.
     pub(crate) open: AtomicUsize,
     state: AtomicU8,
@@ -112,12 +102,16 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(index: usize, pipeline: Arc<Pipeline>, watch: Arc<Watch>) -> Self {
+    pub(crate) fn new(index: usize, pipeline: Arc<Pipeline>, watch: Arc<Watch>, runtime: Handle) -> Self {
         Self {
             pipeline,
             watch,
+            number: index + 1,
+            runtime,
             inbox: Mutex::default(),
+            tasks: Mutex::default(),
             ids: RequestIds::new(index),
+            keys: AtomicU64::new(0),
             open: AtomicUsize::new(0),
             state: AtomicU8::new(OPEN),
             wakers: Mutex::default(),
@@ -126,7 +120,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn inbox(&self) -> std::sync::MutexGuard<'_, VecDeque<(Socket, Pass)>> {
+    pub(crate) fn inbox(&self) -> std::sync::MutexGuard<'_, VecDeque<Waiting>> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -134,60 +128,20 @@ impl Shared {
         self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the connection woken when the state changes or its time is up.
-    pub(crate) fn seat(&self, key: u64, waker: &Waker, slot: &Arc<Slot>) {
-        self.seat_as(key, waker, slot, None);
+    pub(crate) fn tasks(&self) -> std::sync::MutexGuard<'_, Slab<Weak<Task>>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn seat_as(&self, key: u64, waker: &Waker, slot: &Arc<Slot>, http1: Option<Http1>) {
-        self.wakers().insert(key, Seated { waker: waker.clone(), slot: slot.clone(), http1 });
+    /// The connections that speak something else than HTTP by now.
+    pub(crate) fn upgraded(&self) -> Vec<Arc<Link>> {
+        self.wakers().values().filter_map(|seated| seated.link.clone()).filter(|link| link.is_upgraded()).collect()
     }
 
-    /// Takes the connections away on which nothing is under way: this worker is stuck.
-    pub(crate) fn rescue(&self) -> Vec<(Socket, Pass)> {
-        let mut saved = Vec::new();
-        let mut left = Vec::new();
-        {
-            let all = self.wakers();
-            let movable = || {
-                all.values().filter_map(|seated| {
-                    let Http1 { link, plain } = seated.http1.as_ref()?;
-                    Some((seated, link, plain.as_ref()?))
-                })
-            };
-            if movable().next().is_none() {
-                return saved;
-            }
-            // A descriptor of this process, asked for by its number: whoever has the socket can't be asked.
-            let Ok(own) = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()) else { return saved };
-            for (seated, link, (descriptor, connection)) in movable() {
-                if !seated.slot.claim() {
-                    continue;
-                }
-                let stream = pidfd_getfd(&own, *descriptor, PidfdGetfdFlags::empty()).ok();
-                let Some((stream, mut guard)) = stream.and_then(|stream| Some((stream, link.take_guard()?))) else {
-                    seated.slot.give_back();
-                    continue;
-                };
-                seated.slot.leave_worker();
-                if let Some(pass) = guard.pass.take() {
-                    let connection = Connection::clone(connection);
-                    saved.push((Socket::Resumed { stream: stream.into(), connection }, pass));
-                }
-                left.push((guard, seated.waker.clone()));
-            }
+    /// One connection less.
+    fn left(&self) {
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.idle.notify_waiters();
         }
-        // What is left of them ends when the worker comes back.
-        for (guard, waker) in left {
-            drop(guard);
-            waker.wake();
-        }
-        saved
-    }
-
-    /// How the connections are to behave.
-    pub(crate) fn state(&self) -> u8 {
-        self.state.load(Ordering::Acquire)
     }
 
     /// A new request id.
@@ -240,7 +194,7 @@ impl Shared {
         // Upgraded connections have no task of this worker that could end them.
         let (cut, links): (usize, Vec<_>) = {
             let all = self.wakers();
-            (all.len(), all.values().filter_map(|seated| Some(seated.http1.as_ref()?.link.clone())).collect())
+            (all.len(), all.values().filter_map(|seated| seated.link.clone()).collect())
         };
         self.change(CUT);
         links.iter().for_each(|link| link.cut());
@@ -251,7 +205,7 @@ impl Shared {
 
 /// The body of a worker's thread: serves until the commands end.
 pub(crate) async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>) {
-    let mut next = 0;
+    task::begin(&shared);
     tokio::spawn({
         let shared = shared.clone();
         async move { shared.sweep().await }
@@ -269,75 +223,161 @@ pub(crate) async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiv
                 });
             }
             Command::Serve => {
-                next += 1;
-                // The connection stays in the inbox until this worker really gets to it.
-                let (shared, key) = (shared.clone(), next);
-                tokio::spawn(async move { take(&shared, key) });
+                // It stays in the inbox until this worker really gets to it.
+                let shared = shared.clone();
+                tokio::spawn(async move { take(&shared) });
             }
         }
     }
 }
 
-/// Begins to serve the next connection of the inbox, if no other worker has taken it.
-fn take(shared: &Arc<Shared>, key: u64) {
-    let Some((socket, pass)) = shared.inbox().pop_front() else { return };
-    let guard = Guard { shared: shared.clone(), key, pass: Some(pass) };
-    match socket {
+/// Begins to serve what is next in the inbox, if no other worker has taken it.
+fn take(worker: &Arc<Shared>) {
+    let next = worker.inbox().pop_front();
+    match next {
+        None => {}
+        Some(Waiting::Moved(work)) => Task::start(worker, work),
+        Some(Waiting::New(socket, pass)) => {
+            let berth = Berth::new(worker);
+            let guard = Guard { worker: worker.clone(), berth: berth.clone(), _pass: pass };
+            if let Some(future) = connection(worker, socket, guard) {
+                Task::start(worker, Work { future, berth: Some(berth) });
+            }
+        }
+    }
+}
+
+/// A connection from its begin to its end. `None` where it has ended already.
+fn connection(worker: &Shared, socket: Socket, guard: Guard) -> Option<Boxed> {
+    Some(match socket {
         Socket::Tcp { stream, proxy_protocol, tls } => {
             let connection = Connection::new(stream.peer_addr().ok(), stream.local_addr().ok(), false);
-            let Ok(stream) = TcpStream::from_std(stream) else { return };
-            match tls {
-                None if !proxy_protocol && !shared.pipeline.limits.http2.cleartext => {
-                    let plain = Plain::of(&stream);
-                    tokio::spawn(serve(stream, connection, guard, Some(plain)));
-                }
-                tls => _ = tokio::spawn(serve_tcp(stream, connection, proxy_protocol, tls, guard)),
+            let stream = Homed::new(TcpStream::from_std(stream).ok()?, guard.berth.clone());
+            if tls.is_none() && !proxy_protocol && !worker.pipeline.limits.http2.cleartext {
+                Box::pin(serve(stream, connection, guard))
+            } else {
+                Box::pin(serve_tcp(stream, connection, proxy_protocol, tls, guard))
             }
         }
         Socket::Unix(stream) => {
-            let Ok(stream) = tokio::net::UnixStream::from_std(stream) else { return };
-            tokio::spawn(serve(stream, Connection::new(None, None, false), guard, None));
+            let stream = Homed::new(UnixStream::from_std(stream).ok()?, guard.berth.clone());
+            Box::pin(serve(stream, Connection::new(None, None, false), guard))
         }
-        Socket::Resumed { stream, connection } => {
-            let Ok(stream) = TcpStream::from_std(stream) else { return };
-            let plain = Plain { resumed: true, ..Plain::of(&stream) };
-            tokio::spawn(serve(stream, connection, guard, Some(plain)));
+    })
+}
+
+/// Where a connection is served: it may change.
+pub(crate) struct Berth {
+    place: Mutex<Option<Place>>,
+    /// The worker's number.
+    number: AtomicUsize,
+}
+
+/// A worker, and the connection's key there.
+struct Place {
+    worker: Arc<Shared>,
+    key: u64,
+}
+
+impl Place {
+    fn of(worker: &Arc<Shared>) -> Self {
+        Self { worker: worker.clone(), key: worker.keys.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Berth {
+    /// A place at this worker, which has counted the connection already.
+    fn new(worker: &Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self { place: Mutex::new(Some(Place::of(worker))), number: AtomicUsize::new(worker.number) })
+    }
+
+    /// The number of the worker.
+    #[inline]
+    pub(crate) fn number(&self) -> usize {
+        self.number.load(Ordering::Acquire)
+    }
+
+    /// The runtime of the worker. `None` once the connection is gone.
+    pub(crate) fn runtime(&self) -> Option<Handle> {
+        self.place().as_ref().map(|place| place.worker.runtime.clone())
+    }
+
+    fn place(&self) -> std::sync::MutexGuard<'_, Option<Place>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the connection woken when the worker's state changes or its time is up.
+    pub(crate) fn register(&self, waker: &Waker, slot: &Arc<Slot>, link: Option<&Arc<Link>>) {
+        if let Some(Place { worker, key }) = &*self.place() {
+            let seated = Seated { waker: waker.clone(), slot: slot.clone(), link: link.cloned() };
+            worker.wakers().insert(*key, seated);
         }
+    }
+
+    /// This is what wakes it now.
+    pub(crate) fn wakes(&self, waker: &Waker) {
+        if let Some(Place { worker, key }) = &*self.place()
+            && let Some(seated) = worker.wakers().get_mut(key)
+        {
+            seated.waker.clone_from(waker);
+        }
+    }
+
+    /// The connection is that worker's from now on. Nothing where it is gone already.
+    pub(crate) fn move_to(&self, worker: &Arc<Shared>) {
+        let mut place = self.place();
+        let Some(place) = &mut *place else { return };
+        let old = std::mem::replace(place, Place::of(worker));
+        worker.open.fetch_add(1, Ordering::AcqRel);
+        let seated = old.worker.wakers().remove(&old.key);
+        if let Some(seated) = seated {
+            worker.wakers().insert(place.key, seated);
+        }
+        old.worker.left();
+        self.number.store(worker.number, Ordering::Release);
+    }
+
+    /// The connection is gone.
+    fn leave(&self) {
+        let Some(Place { worker, key }) = self.place().take() else { return };
+        worker.wakers().remove(&key);
+        worker.pipeline.counters.connection_closed();
+        worker.left();
     }
 }
 
 /// Counts a connection out, however it ends. It goes with the socket, so that an upgraded connection counts, too.
 pub(crate) struct Guard {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) key: u64,
-    /// `None` where the connection goes on on another worker.
-    pass: Option<Pass>,
+    /// The worker it began at.
+    pub(crate) worker: Arc<Shared>,
+    pub(crate) berth: Arc<Berth>,
+    _pass: Pass,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.shared.wakers().remove(&self.key);
-        if self.pass.is_some() {
-            self.shared.pipeline.counters.connection_closed();
-        }
-        if self.shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.shared.idle.notify_waiters();
-        }
+        self.berth.leave();
     }
+}
+
+/// How the connections of this thread's worker are to behave.
+pub(crate) fn state() -> u8 {
+    task::here(|worker| worker.map_or(OPEN, |worker| worker.state.load(Ordering::Acquire)))
 }
 
 impl Guard {
     /// Waits for something before the first request; `None` when the server begins to drain, or the connection has to make room.
     async fn unless_drained<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        let slot = Slot::opening(self.shared.began, &self.shared.pipeline.limits);
+        let worker = &self.worker;
+        let slot = Slot::opening(worker.began, &worker.pipeline.limits);
         let mut future = pin!(future);
         let mut registered = false;
         poll_fn(|cx| {
             if !registered {
                 registered = true;
-                self.shared.seat(self.key, cx.waker(), &slot);
+                self.berth.register(cx.waker(), &slot, None);
             }
-            let goes_on = self.shared.state() == OPEN && !slot.is_unwanted();
+            let goes_on = state() == OPEN && !slot.is_unwanted();
             if goes_on { future.as_mut().poll(cx).map(Some) } else { Poll::Ready(None) }
         })
         .await
@@ -346,7 +386,7 @@ impl Guard {
 
 /// Serves a connection that does not simply begin with a request of HTTP/1.
 async fn serve_tcp(
-    stream: TcpStream,
+    stream: Homed<TcpStream>,
     connection: Connection,
     proxy_protocol: bool,
     tls: Option<Arc<Tls>>,
@@ -354,7 +394,7 @@ async fn serve_tcp(
 ) {
     let (mut stream, mut connection) = (stream, connection);
     if proxy_protocol {
-        let trusted = guard.shared.pipeline.limits.trusted_proxies.clone();
+        let trusted = guard.worker.pipeline.limits.trusted_proxies.clone();
         match guard.unless_drained(introduced(stream, connection, &trusted)).await {
             Some(Some(introduced)) => (stream, connection) = introduced,
             _ => return,
@@ -362,26 +402,23 @@ async fn serve_tcp(
     }
     match tls {
         Some(tls) => serve_tls(stream, connection, tls, guard).await,
-        None if guard.shared.pipeline.limits.http2.cleartext => serve_either(stream, connection, guard).await,
-        None => {
-            let plain = Plain::of(&stream);
-            serve(stream, connection, guard, Some(plain)).await;
-        }
+        None if guard.worker.pipeline.limits.http2.cleartext => serve_either(stream, connection, guard).await,
+        None => serve(stream, connection, guard).await,
     }
 }
 
 /// Makes the handshake, then serves the protocol that was agreed on (ALPN, RFC 7301).
-async fn serve_tls(stream: TcpStream, connection: Connection, tls: Arc<Tls>, guard: Guard) {
+async fn serve_tls(stream: Homed<TcpStream>, connection: Connection, tls: Arc<Tls>, guard: Guard) {
     let remote = connection.remote;
     let handshake = timeout(tls.handshake_timeout(), tokio_rustls::TlsAcceptor::from(tls.config()).accept(stream));
     let Some(result) = guard.unless_drained(handshake).await else { return };
     let stream = match result {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
+        Some(Ok(stream)) => stream,
+        Some(Err(error)) => {
             tracing::info!(remote = remote.map(tracing::field::display), "a TLS handshake failed: {error}");
             return;
         }
-        Err(_) => {
+        None => {
             tracing::info!(remote = remote.map(tracing::field::display), "a TLS handshake took too long");
             return;
         }
@@ -389,15 +426,15 @@ async fn serve_tls(stream: TcpStream, connection: Connection, tls: Arc<Tls>, gua
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
     let connection = connection.encrypted(tls::facts(session));
-    if http2 { http2::serve(stream, connection, guard).await } else { serve(stream, connection, guard, None).await }
+    if http2 { http2::serve(stream, connection, guard).await } else { serve(stream, connection, guard).await }
 }
 
 /// Serves the protocol that the client begins with, where HTTP/2 may be spoken without TLS.
-async fn serve_either(stream: TcpStream, connection: Connection, guard: Guard) {
-    let limit = guard.shared.pipeline.limits.header_timeout;
+async fn serve_either(stream: Homed<TcpStream>, connection: Connection, guard: Guard) {
+    let limit = guard.worker.pipeline.limits.header_timeout;
     match guard.unless_drained(timeout(limit, http2::sniff(stream))).await {
-        Some(Ok(Ok((true, stream)))) => http2::serve(stream, connection, guard).await,
-        Some(Ok(Ok((false, stream)))) => serve(stream, connection, guard, None).await,
+        Some(Some(Ok((true, stream)))) => http2::serve(stream, connection, guard).await,
+        Some(Some(Ok((false, stream)))) => serve(stream, connection, guard).await,
         _ => {}
     }
 }
@@ -407,16 +444,12 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     connection: Connection,
     guard: Guard,
-    plain: Option<Plain>,
 ) {
     let connection = Arc::new(connection);
-    let (shared, key) = (guard.shared.clone(), guard.key);
+    let (shared, berth) = (guard.worker.clone(), guard.berth.clone());
     let link = Link::new(guard);
     let limits = &shared.pipeline.limits;
     let slot = Slot::new(shared.began, limits, false);
-    if plain.is_some_and(|plain| plain.resumed) {
-        slot.resume();
-    }
     let service = {
         let (shared, connection, slot, link) = (shared.clone(), connection.clone(), slot.clone(), link.clone());
         service_fn(move |request| Pipeline::begin(&shared, &connection, Some(&link), &slot, shared.ids.next(), request))
@@ -438,26 +471,19 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let mut served = pin!(builder.serve_connection(stream, service).with_upgrades());
     let (mut seen, mut registered) = (OPEN, false);
     let result = poll_fn(|cx| {
-        if !slot.enter() {
-            return Poll::Ready(Ok(()));
-        }
         if !registered {
             registered = true;
-            let plain = plain.map(|plain| (plain.descriptor, connection.clone()));
-            shared.seat_as(key, cx.waker(), &slot, Some(Http1 { link: link.clone(), plain }));
+            berth.register(cx.waker(), &slot, Some(&link));
         }
-        let state = shared.state();
-        let polled = if slot.is_cut() || state == CUT {
-            Poll::Ready(Ok(()))
-        } else {
-            if state != seen {
-                seen = state;
-                served.as_mut().graceful_shutdown();
-            }
-            served.as_mut().poll(cx)
-        };
-        slot.exit();
-        polled
+        let state = state();
+        if slot.is_cut() || state == CUT {
+            return Poll::Ready(Ok(()));
+        }
+        if state != seen {
+            seen = state;
+            served.as_mut().graceful_shutdown();
+        }
+        served.as_mut().poll(cx)
     })
     .await;
     // Not one poll later: whoever has the upgraded socket now is on this thread, too.

@@ -13,7 +13,11 @@ use wharf_kernel::{Lease, Phase, Reached};
 /// Lets the module live on the connection, on this worker, once the 101 has been sent.
 pub(crate) fn spawn(on_upgrade: OnUpgrade, upgrade: FfiUpgrade, lease: Lease) {
     let cut = lease.reached(Phase::Cut);
-    tokio::spawn(Upgrading { on_upgrade: Some(on_upgrade), upgrade, cut, _lease: lease });
+    let upgrading = Upgrading { on_upgrade: Some(on_upgrade), upgrade, cut, _lease: lease };
+    match wharf_kernel::workers::spawn() {
+        Some(spawn) => spawn(Box::pin(upgrading)),
+        None => _ = tokio::spawn(upgrading),
+    }
 }
 
 /// The order of the fields is that in which they go: the module's future, and with it the stream, before the lease. Dropping
