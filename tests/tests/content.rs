@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use rustix::process::Signal;
-use wharf_tests::{Site, Wharf, chameleon};
+use wharf_tests::{Site, Wharf, chameleon, wait};
 
 fn start(arguments: &[&str]) -> Wharf {
     Site::new().with("deploy/shop.so", chameleon("one")).start(arguments)
@@ -75,6 +75,19 @@ fn temporary_files_go_with_the_application_or_with_the_next_start() {
 }
 
 /// RFC 9110, section 6.5; RFC 9112, section 7.1.2.
+#[test]
+fn slow_content_is_read_on_a_thread_of_the_application() {
+    let wharf = start(&["--set", "server.limits.body_idle_timeout=1s"]);
+    let mut client = wharf.connect();
+    client.write_raw(b"POST /shop/elsewhere HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc").unwrap();
+    wait("the request", || (wharf.app("shop")["load"]["in_flight"] == 1).then_some(()));
+    client.write_raw(b"def").unwrap();
+    assert_eq!(client.read("POST").unwrap().text(), "abcdef");
+    // And it is waited for no longer than anywhere else.
+    client.write_raw(b"POST /shop/elsewhere HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc").unwrap();
+    assert_eq!(client.read("POST").unwrap().status, 408);
+}
+
 #[test]
 fn trailers_arrive_both_ways() {
     let wharf = start(&[]);

@@ -224,17 +224,24 @@ fn requests_under_way_and_connections_of_every_kind_leave_a_stuck_worker() {
         client
     };
 
-    // Idle: encrypted, after content, as HTTP/2, as WebSockets that are read by the worker and by a thread of the application.
+    // Idle: encrypted, after content, as HTTP/2, as a WebSocket, and upgraded to what a thread of the application reads.
     let mut encrypted: Vec<_> = (0..EACH).map(tls).collect();
     let mut after_content = http1();
-    after_content.iter_mut().for_each(|c| assert_eq!(c.send("POST", "/good/elsewhere", &[], b"x").unwrap().text(), "x"));
+    after_content
+        .iter_mut()
+        .for_each(|c| assert_eq!(c.send("POST", "/good/elsewhere", &[], b"x").unwrap().text(), "x"));
     let mut streams = http2();
     for client in &mut streams {
         let stream = client.get("/good/", &[]).unwrap();
         assert_eq!(client.status(stream), 200);
     }
     let open = |target: &str| RawSocket::open(wharf.addr(), target, &[]).unwrap();
-    let mut sockets: Vec<_> = (0..2 * EACH).map(|at| open(["/s/echo", "/s/axum/echo"][at % 2])).collect();
+    let mut sockets: Vec<_> = (0..EACH).map(|at| open(["/s/echo", "/s/axum/echo"][at % 2])).collect();
+    let mut upgraded = http1();
+    for client in &mut upgraded {
+        client.write_raw(b"GET /s/away HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n").unwrap();
+        assert_eq!(client.read_head().unwrap().status, 101);
+    }
     // Under way: the application waits, the client has sent a part of the head or of the content.
     let mut waiting = begin(&wharf, "/good/wait?millis=3000", EACH);
     let mut waiting_streams = http2();
@@ -266,6 +273,10 @@ fn requests_under_way_and_connections_of_every_kind_leave_a_stuck_worker() {
         socket.text("hello").unwrap();
         assert_eq!(socket.recv_text(), "hello");
     }
+    for client in &mut upgraded {
+        client.write_raw(b"hello").unwrap();
+        client.skip(5).unwrap();
+    }
     for client in &mut heads {
         client.write_raw(b"st: a\r\n\r\n").unwrap();
         assert_eq!(client.read("GET").unwrap().text(), "good");
@@ -287,10 +298,18 @@ fn requests_under_way_and_connections_of_every_kind_leave_a_stuck_worker() {
     let spun = spinning.read_until(|frame| frame.stream == spin && frame.kind == kind::DATA).unwrap();
     assert_eq!(spun.payload, b"spun");
     wait("the end of it", || (wharf.app("bad")["load"]["stuck_polls"] == 0).then_some(()));
-    let open = [encrypted.len(), after_content.len(), streams.len(), sockets.len(), waiting.len(), heads.len()];
+    let open = [
+        encrypted.len(),
+        after_content.len(),
+        streams.len(),
+        sockets.len(),
+        waiting.len(),
+        heads.len(),
+        upgraded.len(),
+    ];
     let open = open.iter().sum::<usize>() + waiting_streams.len() + contents.len() + 1;
     wait("the count", || (metric(&wharf, "wharf_connections_open") == Some(open as u64)).then_some(()));
-    drop((encrypted, after_content, streams, sockets, waiting, heads, waiting_streams, contents, spinning));
+    drop((encrypted, after_content, streams, sockets, waiting, heads, upgraded, waiting_streams, contents, spinning));
     wait("all to be gone", || (metric(&wharf, "wharf_connections_open") == Some(0)).then_some(()));
     // Nothing of the module hangs on where its connections have been.
     for app in ["good", "bad"] {

@@ -7,8 +7,8 @@ use http::{Request, Response, StatusCode, header::UPGRADE};
 use wharf_kernel::counters::{Counts, LocalCounts};
 use wharf_kernel::{Body, Exchange, Lease, Permit, Rejection, ResponseFuture, Route};
 
-use crate::{error_page, homed};
 use crate::own_threads::Elsewhere;
+use crate::{error_page, homed};
 
 /// What is to come of a request that has its lease.
 pub(crate) enum Admitted {

@@ -55,7 +55,7 @@ impl Pool {
         let index = seats.len();
         let name = format!("wharf-worker-{index}");
         let (sender, receiver) = mpsc::unbounded_channel();
-                // Files are read on threads of this runtime; they are few and short-lived.
+        // Files are read on threads of this runtime; they are few and short-lived.
         let runtime = Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(16)

@@ -440,11 +440,7 @@ async fn serve_either(stream: Homed<TcpStream>, connection: Connection, guard: G
 }
 
 /// Serves one HTTP/1 connection to its end.
-async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: S,
-    connection: Connection,
-    guard: Guard,
-) {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, connection: Connection, guard: Guard) {
     let connection = Arc::new(connection);
     let (shared, berth) = (guard.worker.clone(), guard.berth.clone());
     let link = Link::new(guard);
