@@ -68,7 +68,7 @@ fn word(state: AppState) -> &'static str {
 }
 
 fn table(apps: &[AppStatus]) -> String {
-    let mut rows = vec![["NAME", "URL PATH", "STATE", "GENERATION", "VERSION", "MEMORY"].map(str::to_owned)];
+    let mut rows = vec![["NAME", "URL PATH", "STATE", "GENERATION", "VERSION", "MEMORY", "CPU"].map(str::to_owned)];
     let mut notes = Vec::new();
     for app in apps {
         let current = app.generations.iter().find(|g| g.state.is_routed());
@@ -79,6 +79,7 @@ fn table(apps: &[AppStatus]) -> String {
             current.map_or_else(|| "-".into(), |g| g.generation.to_string()),
             current.map_or_else(|| "-".into(), |g| g.package_version.clone()),
             current.and_then(|g| g.live_bytes).map_or_else(|| "-".into(), |b| format!("{} KiB", b.div_ceil(1024))),
+            format!("{:.1} s", app.load.cpu_seconds),
         ]);
         for generation in app.generations.iter().filter(|g| !g.state.is_routed()) {
             let held = if generation.held_by.is_empty() {
@@ -101,7 +102,8 @@ fn table(apps: &[AppStatus]) -> String {
             notes.push(format!("{}: {error}", app.name));
         }
     }
-    let widths: Vec<usize> = (0..6).map(|i| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> =
+        (0..rows[0].len()).map(|i| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0)).collect();
     let mut text = String::new();
     for row in &rows {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();

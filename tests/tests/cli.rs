@@ -122,7 +122,7 @@ fn list_shows_what_runs() {
     let wharf = site.start(&[]);
     let list = wharf.cli(&["list"]);
     let lines: Vec<Vec<&str>> = list.out.lines().map(|l| l.split_whitespace().collect()).collect();
-    assert_eq!(lines[0], ["NAME", "URL", "PATH", "STATE", "GENERATION", "VERSION", "MEMORY"], "{list:?}");
+    assert_eq!(lines[0], ["NAME", "URL", "PATH", "STATE", "GENERATION", "VERSION", "MEMORY", "CPU"], "{list:?}");
     assert_eq!(lines[1][..3], ["ROOT", "/", "serving"], "{list:?}");
     assert_eq!(lines[2][..3], ["shop##2", "/shop", "serving"], "{list:?}");
     assert_eq!(lines[2][4], "1.2.3", "{list:?}");

@@ -135,6 +135,51 @@ fn above_its_memory_budget_new_requests_get_503_until_it_is_redeployed() {
     wharf.wait_for("/bad/", "bad");
 }
 
+/// Seconds that the bad application has taken of the processors.
+fn cpu(wharf: &Wharf) -> f64 {
+    wharf.app("bad")["load"]["cpu_seconds"].as_f64().unwrap()
+}
+
+#[test]
+fn processor_time_is_counted_wherever_it_is_taken() {
+    let wharf = neighbours("", &["--set", "server.workers=1"]);
+    let begin_at = Instant::now();
+    assert_eq!(wharf.get("/bad/hog?millis=120").text(), "slept");
+    assert!(cpu(&wharf) >= 0.12, "a poll keeps its thread: {}", cpu(&wharf));
+    assert_eq!(wharf.get("/bad/burn?millis=300").text(), "burnt");
+    wait("the time of a thread of its own", || (cpu(&wharf) >= 0.42).then_some(()));
+    // What threads have taken that have ended stays counted.
+    assert_eq!(wharf.get("/bad/burn?millis=300&thread").text(), "burnt");
+    wait("the time of a thread that has ended", || (cpu(&wharf) >= 0.72).then_some(()));
+    // And of a poll that goes on while it goes on.
+    let spinning = begin(&wharf, "/bad/spin", 1);
+    wait("the time of a poll that does not come back", || (cpu(&wharf) >= 1.2).then_some(()));
+    assert_eq!(wharf.get("/bad/spin-end").text(), "ended");
+    assert_eq!(answers(spinning)[0].text(), "spun");
+    let (taken, passed) = (cpu(&wharf), begin_at.elapsed().as_secs_f64());
+    assert!(taken < passed, "{taken} s in {passed} s");
+    let counted = metric(&wharf, &format!("wharf_app_cpu_milliseconds_total{BAD}}}")).unwrap();
+    assert!(counted >= 1200, "{counted}");
+    let list = wharf.cli(&["list"]).out;
+    assert!(list.lines().any(|l| l.starts_with("good") && l.ends_with("0.0 s")), "{list}");
+}
+
+#[test]
+fn above_its_processor_limit_new_requests_get_503_until_it_has_waited() {
+    let wharf = neighbours("cpu_limit = 0.2\n", &[]);
+    // A fifth of a second is there at once; this is four more.
+    assert_eq!(wharf.get("/bad/burn?millis=1000").text(), "burnt");
+    let begin_at = Instant::now();
+    wait("the limit", || (wharf.get("/bad/").status == 503).then_some(()));
+    assert_eq!(wharf.get("/bad/").header("retry-after"), Some("1"));
+    assert_eq!(wharf.get("/good/").text(), "good");
+    assert!(wharf.cli(&["list"]).out.contains("above its processor limit"));
+    assert_eq!(metric(&wharf, &format!("wharf_app_over_cpu_limit{BAD}}}")), Some(1));
+    wait("its turn", || (wharf.get("/bad/").status == 200).then_some(()));
+    assert!(begin_at.elapsed() > Duration::from_secs(2), "{:?}", begin_at.elapsed());
+    assert!(metric(&wharf, &format!("wharf_requests_rejected_total{BAD},reason=\"cpu\"}}")) > Some(0));
+}
+
 #[test]
 fn a_poll_that_never_returns_keeps_nobody_else_out() {
     let wharf = neighbours("", &["--set", "server.workers=1"]);

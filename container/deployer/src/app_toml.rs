@@ -12,6 +12,7 @@ use wharf_kernel::options::{
     CgiOptions, Constraint, ErrorPageOptions, FastCgiOptions, FilterOptions, InitValue, Login, Options, ProxyOptions,
     SecurityOptions, ServletOptions, SessionOptions, WebOptions,
 };
+use wharf_kernel::settings::thousandths;
 use wharf_kernel::toml_error;
 
 /// What an application's TOML file may say. Every key may be left out.
@@ -52,6 +53,8 @@ pub struct AppToml {
     pub queue_timeout: Option<Duration>,
     /// Bytes that it may hold before new requests are answered with 503; 0 is no budget.
     pub memory_budget: Option<u64>,
+    /// How many processors it may keep busy, such as 0.5, before new requests are answered with 503; 0 is no limit.
+    pub cpu_limit: Option<f64>,
     /// How long one poll of it may keep a worker.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<String>")]
@@ -123,6 +126,7 @@ impl Default for AppToml {
             max_queued: None,
             queue_timeout: None,
             memory_budget: None,
+            cpu_limit: None,
             slow_poll: None,
             threads: Threads::Shared,
             kind: None,
@@ -235,6 +239,7 @@ impl AppToml {
             max_queued: self.max_queued.unwrap_or(default.max_queued),
             queue_timeout: self.queue_timeout.unwrap_or(default.queue_timeout),
             memory_budget: self.memory_budget.unwrap_or(default.memory_budget),
+            cpu_limit: self.cpu_limit.map_or(default.cpu_limit, thousandths),
             slow_poll: self.slow_poll.unwrap_or(default.slow_poll),
             threads: self.threads,
         }

@@ -26,6 +26,10 @@ pub(crate) fn admit(route: &Arc<Route>, counts: &LocalCounts, mut exchange: Box<
         let response = refuse(counts, Rejection::Memory, &exchange.request, &exchange.id);
         return Admitted::Later(Box::pin(std::future::ready(response)));
     }
+    if fairness.is_over_cpu() {
+        let response = refuse(counts, Rejection::Cpu, &exchange.request, &exchange.id);
+        return Admitted::Later(Box::pin(std::future::ready(response)));
+    }
     // What an upgraded connection becomes is served where the connection is.
     if fairness.on_own_threads() && !exchange.request.headers().contains_key(UPGRADE) {
         exchange.request.extensions_mut().insert(Elsewhere(counts.clone()));
@@ -57,6 +61,7 @@ pub(crate) fn refuse(counts: &Counts, why: Rejection, request: &Request<Body>, i
     let (detail, after) = match why {
         Rejection::Busy => ("The application answers as many requests as it may. Please try again soon.", "1"),
         Rejection::Memory => ("The application holds more memory than it may. Please try again later.", "5"),
+        Rejection::Cpu => ("The application keeps more processors busy than it may. Please try again soon.", "1"),
         Rejection::Stuck => ("The application does not come back from its work. Please try again later.", "10"),
     };
     let mut response = error_page::render(StatusCode::SERVICE_UNAVAILABLE, detail, id, request.headers());

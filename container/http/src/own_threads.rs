@@ -106,6 +106,10 @@ impl Launched for Generation {
         self.inner.live_bytes()
     }
 
+    fn take_thread_time(&self) -> Duration {
+        self.inner.take_thread_time()
+    }
+
     fn panics(&self) -> u64 {
         self.inner.panics()
     }
@@ -184,6 +188,10 @@ impl Endpoint for Switch {
 
     fn live_bytes(&self) -> Option<u64> {
         self.launched.upgrade()?.live_bytes()
+    }
+
+    fn take_thread_time(&self) -> Duration {
+        self.launched.upgrade().map_or(Duration::ZERO, |launched| launched.take_thread_time())
     }
 
     fn session_version(&self, request: &http::Request<Body>) -> Option<wharf_kernel::Version> {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wharf_kernel::counters::LocalCounts;
 
@@ -43,6 +43,8 @@ pub(crate) struct Watch {
     pub(crate) thread: String,
     /// Odd while the thread is in a poll of an application. Written by that thread alone.
     turn: AtomicU64,
+    /// Nanoseconds of the poll that goes on that are counted already.
+    counted_ns: AtomicU64,
     current: Mutex<Current>,
     /// Whether it is in one poll for so long that nothing new should be given to it.
     pub(crate) stuck: AtomicBool,
@@ -67,7 +69,7 @@ pub(crate) struct Seen {
 impl Watch {
     pub(crate) fn new(thread: String) -> Self {
         let current = Mutex::new(Current { app: None, id: Text::EMPTY, target: Text::EMPTY });
-        Self { thread, turn: AtomicU64::new(0), current, stuck: AtomicBool::new(false) }
+        Self { thread, turn: AtomicU64::new(0), counted_ns: AtomicU64::new(0), current, stuck: AtomicBool::new(false) }
     }
 
     /// Polls an application, on the watched thread.
@@ -82,8 +84,18 @@ impl Watch {
             current.target.set(target);
         }
         // Also after a panic.
-        let _end = Turn::begin(&self.turn);
+        let _end = Turn::begin(self, app);
         poll()
+    }
+
+    fn step(&self) {
+        self.turn.store(self.turn.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+    }
+
+    /// Counts so much of a poll that goes on: it may never end.
+    pub(crate) fn count(&self, app: &LocalCounts, time: Duration) {
+        self.counted_ns.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        app.polled(time);
     }
 
     pub(crate) fn turn(&self) -> u64 {
@@ -99,23 +111,27 @@ impl Watch {
 }
 
 /// The time in which a thread is in a poll.
-struct Turn<'a>(&'a AtomicU64);
+struct Turn<'a> {
+    watch: &'a Watch,
+    app: &'a LocalCounts,
+    began: Instant,
+}
 
 impl<'a> Turn<'a> {
-    fn begin(turn: &'a AtomicU64) -> Self {
-        let this = Self(turn);
-        this.step();
-        this
-    }
-
-    fn step(&self) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+    fn begin(watch: &'a Watch, app: &'a LocalCounts) -> Self {
+        watch.step();
+        Self { watch, app, began: Instant::now() }
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.step();
+        self.watch.step();
+        let mut took = self.began.elapsed();
+        if self.watch.counted_ns.load(Ordering::Relaxed) > 0 {
+            took = took.saturating_sub(Duration::from_nanos(self.watch.counted_ns.swap(0, Ordering::Relaxed)));
+        }
+        self.app.polled(took);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::watch::{STUCK, Watch};
 const TICK: Duration = Duration::from_millis(50);
 /// How often it looks while nothing is.
 const IDLE_TICK: Duration = Duration::from_millis(100);
-/// How often it compares memory with the budgets.
+/// How often it compares memory and processor time with the budgets.
 const BUDGETS: Duration = Duration::from_millis(200);
 
 /// All threads that are watched.
@@ -62,7 +62,7 @@ impl Patient {
         }
         let Some(seen) = self.watch.seen(turn) else { return false };
         let fairness = &seen.app.fairness;
-        fairness.was_busy(passed);
+        self.watch.count(&seen.app, passed.min(now - self.since));
         let long = now - self.since;
         let slow = fairness.share().slow_poll;
         if !self.noted && long >= slow {
@@ -117,16 +117,23 @@ pub(crate) fn run(watches: &Watches, routes: &Routes, relieve: impl Fn(), end: &
         }
         tick = if active { TICK } else { IDLE_TICK };
         if now - budgets >= BUDGETS {
-            budgets = now;
-            compare(routes);
+            compare(routes, now - std::mem::replace(&mut budgets, now));
         }
     }
 }
 
-/// Looks which applications are above their memory budgets.
-fn compare(routes: &Routes) {
+/// Looks which applications take more than they may: of the processors in the time that has passed, and of memory now.
+fn compare(routes: &Routes, passed: Duration) {
     for route in routes.load().routes() {
         let fairness = &route.counters.fairness;
+        if route.counters.settle_cpu(route.endpoint.take_thread_time(), passed) {
+            let (app, limit) = (&route.id, f64::from(fairness.share().cpu_limit) / 1000.0);
+            if fairness.is_over_cpu() {
+                tracing::warn!(%app, "keeps more than its limit of {limit} processors busy: new requests get 503");
+            } else {
+                tracing::info!(%app, "is within its limit of {limit} processors again");
+            }
+        }
         let budget = fairness.share().memory_budget;
         if budget == 0 {
             continue;

@@ -44,6 +44,8 @@ pub struct Load {
     pub rejected_memory: u64,
     /// The same, because none of its own threads came back from a poll.
     pub rejected_stuck: u64,
+    /// The same, because it kept more processors busy than it may.
+    pub rejected_cpu: u64,
     /// Polls that took longer than `slow_poll`.
     pub slow_polls: u64,
     /// Polls that have not come back for a long time.
@@ -52,26 +54,30 @@ pub struct Load {
     pub own_threads: bool,
     /// Whether it holds more than its memory budget now.
     pub over_memory_budget: bool,
-    /// Seconds that threads were in its polls, as sampled.
-    pub busy_seconds: f64,
+    /// Whether it keeps more processors busy than it may.
+    pub over_cpu_limit: bool,
+    /// Seconds that threads were in its polls, and seconds of processor time of its own threads.
+    pub cpu_seconds: f64,
 }
 
 impl Load {
     /// As counted.
     pub fn of(counters: &AppCounters) -> Self {
         let fairness = &counters.fairness;
-        let [rejected_busy, rejected_memory, rejected_stuck] = fairness.rejected();
+        let [rejected_busy, rejected_memory, rejected_stuck, rejected_cpu] = fairness.rejected();
         Self {
             in_flight: counters.in_flight(),
             queued: fairness.queued(),
             rejected_busy,
             rejected_memory,
             rejected_stuck,
+            rejected_cpu,
             slow_polls: fairness.slow_polls(),
             stuck_polls: fairness.stuck_polls(),
             own_threads: fairness.on_own_threads(),
             over_memory_budget: fairness.is_over_budget(),
-            busy_seconds: fairness.busy().as_secs_f64(),
+            over_cpu_limit: fairness.is_over_cpu(),
+            cpu_seconds: counters.cpu().as_secs_f64(),
         }
     }
 
@@ -84,9 +90,11 @@ impl Load {
             count(self.rejected_busy, "refused as too many"),
             count(self.rejected_memory, "refused above the memory budget"),
             count(self.rejected_stuck, "refused as its threads are stuck"),
+            count(self.rejected_cpu, "refused above the processor limit"),
             count(self.stuck_polls, "polls do not come back"),
             say(self.own_threads, "polled on threads of its own"),
             say(self.over_memory_budget, "above its memory budget"),
+            say(self.over_cpu_limit, "above its processor limit"),
         ]
         .into_iter()
         .flatten()

@@ -39,6 +39,7 @@ pub struct Counts {
     bytes_out: AtomicU64,
     begun: AtomicU64,
     sum_us: AtomicU64,
+    polled_ns: AtomicU64,
     upgrades: AtomicU64,
     upgraded: AtomicU64,
     /// One for each bound, and one for what is above the last.
@@ -59,6 +60,7 @@ impl Counts {
             bytes_out: AtomicU64::new(0),
             begun: AtomicU64::new(0),
             sum_us: AtomicU64::new(0),
+            polled_ns: AtomicU64::new(0),
             upgrades: AtomicU64::new(0),
             upgraded: AtomicU64::new(0),
             buckets: Default::default(),
@@ -68,6 +70,11 @@ impl Counts {
     /// A request has begun.
     pub fn begin(&self) {
         self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A thread was in a poll of it for so long.
+    pub fn polled(&self, time: Duration) {
+        self.polled_ns.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// A connection has been upgraded. Its request has ended with status 101.
@@ -160,6 +167,11 @@ impl AppCounters {
     /// How long all requests took together.
     pub fn total_duration(&self) -> Duration {
         Duration::from_micros(self.sum(|set| &set.sum_us))
+    }
+
+    /// Nanoseconds that threads were in its polls.
+    pub(crate) fn polled_ns(&self) -> u64 {
+        self.sum(|set| &set.polled_ns)
     }
 
     /// Requests that ended by duration: one number for each of [`DURATION_BUCKETS`] (not cumulative), the last for what

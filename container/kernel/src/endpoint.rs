@@ -4,6 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -186,6 +187,11 @@ pub trait Endpoint: Send + Sync + 'static {
     /// Memory that its code holds now, in bytes, where that is known.
     fn live_bytes(&self) -> Option<u64> {
         None
+    }
+
+    /// Processor time that threads of its own took since the last call.
+    fn take_thread_time(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// The version of the application in which this request's session began. Asked only where several versions serve one

@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::counters::{AppCounters, LocalCounts};
+use crate::cpu::Cpu;
 
 /// How many permits a thread takes at once from those that lie nowhere.
 const BATCH: i64 = 8;
@@ -46,6 +47,8 @@ pub struct Share {
     pub queue_timeout: Duration,
     /// Bytes on its heap above which new requests are refused; 0 for no budget.
     pub memory_budget: u64,
+    /// Thousandths of a processor that it may keep busy; more, and new requests are refused. 0 for no limit.
+    pub cpu_limit: u32,
     /// A poll that takes longer is slow.
     pub slow_poll: Duration,
     /// Where it is polled.
@@ -59,6 +62,7 @@ impl Default for Share {
             max_queued: 1000,
             queue_timeout: Duration::from_secs(5),
             memory_budget: 0,
+            cpu_limit: 0,
             slow_poll: Duration::from_millis(100),
             threads: Threads::Shared,
         }
@@ -74,6 +78,8 @@ pub enum Rejection {
     Memory = 1,
     /// None of the application's own threads comes back from a poll.
     Stuck = 2,
+    /// The application keeps more processors busy than it may.
+    Cpu = 3,
 }
 
 /// The state of an application's share, which outlives its generations. All but the queue is lock-free.
@@ -87,11 +93,11 @@ pub struct Fairness {
     queue: Mutex<Queue>,
     /// Length of the queue.
     waiting: AtomicUsize,
-    rejected: [AtomicU64; 3],
+    rejected: [AtomicU64; 4],
     slow: AtomicU64,
     slow_of_generation: AtomicU64,
     stuck: AtomicU64,
-    busy_us: AtomicU64,
+    pub(crate) cpu: Cpu,
 }
 
 #[derive(Debug, Default)]
@@ -125,7 +131,7 @@ impl Default for Fairness {
             slow: AtomicU64::new(0),
             slow_of_generation: AtomicU64::new(0),
             stuck: AtomicU64::new(0),
-            busy_us: AtomicU64::new(0),
+            cpu: Cpu::default(),
         }
     }
 }
@@ -139,6 +145,7 @@ impl Fairness {
         self.own_threads.store(share.threads == Threads::Own, SeqCst);
         self.slow_of_generation.store(0, Relaxed);
         self.over_budget.store(false, Relaxed);
+        self.cpu.begin();
     }
 
     /// The share.
@@ -154,6 +161,11 @@ impl Fairness {
     /// Whether it holds more memory than its budget.
     pub fn is_over_budget(&self) -> bool {
         self.over_budget.load(Relaxed)
+    }
+
+    /// Whether it keeps more processors busy than it may.
+    pub fn is_over_cpu(&self) -> bool {
+        self.cpu.is_over()
     }
 
     /// It holds so many bytes now. Returns whether that moved it over its budget, or back.
@@ -181,18 +193,13 @@ impl Fairness {
         self.stuck.fetch_sub(1, Relaxed);
     }
 
-    /// A thread was seen in a poll of it for so long.
-    pub fn was_busy(&self, time: Duration) {
-        self.busy_us.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
-    }
-
     /// A request was refused.
     pub fn reject(&self, why: Rejection) {
         self.rejected[why as usize].fetch_add(1, Relaxed);
     }
 
-    /// Requests refused because of the limit, the memory budget, and threads that are stuck.
-    pub fn rejected(&self) -> [u64; 3] {
+    /// Requests refused because of the limit, the memory budget, threads that are stuck, and the processors that it keeps busy.
+    pub fn rejected(&self) -> [u64; 4] {
         std::array::from_fn(|i| self.rejected[i].load(Relaxed))
     }
 
@@ -209,11 +216,6 @@ impl Fairness {
     /// Polls that have not come back for far longer than they may.
     pub fn stuck_polls(&self) -> u64 {
         self.stuck.load(Relaxed)
-    }
-
-    /// How long threads were in its polls, as sampled.
-    pub fn busy(&self) -> Duration {
-        Duration::from_micros(self.busy_us.load(Relaxed))
     }
 
     /// Gives a permit to the one that has waited longest. False where nobody waits.

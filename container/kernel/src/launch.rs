@@ -134,6 +134,11 @@ pub trait Launched: Send + Sync + 'static {
     /// Memory its code holds now, in bytes, where that is known.
     fn live_bytes(&self) -> Option<u64>;
 
+    /// Processor time that threads of its own took since the last call.
+    fn take_thread_time(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Panics of its code that were caught so far.
     fn panics(&self) -> u64 {
         0

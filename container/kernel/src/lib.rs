@@ -9,6 +9,7 @@ pub mod backends;
 pub mod body;
 pub mod challenges;
 pub mod counters;
+mod cpu;
 pub mod drain;
 pub mod endpoint;
 pub mod fairness;

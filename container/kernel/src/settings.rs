@@ -228,6 +228,8 @@ pub struct Deploy {
     pub queue_timeout: Duration,
     /// Bytes that a module may hold before new requests are answered with 503; 0 is no budget. Default 0.
     pub memory_budget: u64,
+    /// How many processors each application may keep busy, such as 0.5, before new requests are answered with 503; 0 is no limit. Default 0.
+    pub cpu_limit: f64,
     /// How long one poll of an application may keep a worker. Three that take longer, or one that takes far longer, and the
     /// application is polled on threads of its own. Default `"100ms"`.
     #[serde(with = "humantime_serde")]
@@ -243,10 +245,16 @@ impl Deploy {
             max_queued: self.max_queued,
             queue_timeout: self.queue_timeout,
             memory_budget: self.memory_budget,
+            cpu_limit: thousandths(self.cpu_limit),
             slow_poll: self.slow_poll,
             ..Share::default()
         }
     }
+}
+
+/// Processors in the unit of [`Share::cpu_limit`]. A limit that is there stays one, however small.
+pub fn thousandths(processors: f64) -> u32 {
+    if processors > 0.0 { (processors * 1000.0).round().max(1.0) as u32 } else { 0 }
 }
 
 impl Default for Deploy {
@@ -268,6 +276,7 @@ impl Default for Deploy {
             max_queued: share.max_queued,
             queue_timeout: share.queue_timeout,
             memory_budget: share.memory_budget,
+            cpu_limit: 0.0,
             slow_poll: share.slow_poll,
         }
     }

@@ -8,10 +8,12 @@
 //! Calls from the executable itself go straight on to glibc.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, c_int, c_void};
 use std::ops::Range;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 type Dtor = unsafe extern "C" fn(*mut c_void);
 type Start = extern "C" fn(*mut c_void) -> *mut c_void;
@@ -263,6 +265,8 @@ struct Started {
 }
 
 static THREADS: Mutex<Vec<Started>> = Mutex::new(Vec::new());
+/// Processor time of threads that have ended, by their start functions.
+static ENDED: Mutex<BTreeMap<usize, Duration>> = Mutex::new(BTreeMap::new());
 static THREAD_NUMBER: AtomicU64 = AtomicU64::new(0);
 
 struct Wrapped {
@@ -282,9 +286,11 @@ extern "C" fn trampoline(wrapped: *mut c_void) -> *mut c_void {
         (me.tid, me.since) = (tid, since);
     }
     let result = start(argument);
-    if let Some(me) = lock(&THREADS).iter_mut().find(|t| t.number == number) {
+    let mut threads = lock(&THREADS);
+    if let Some(me) = threads.iter_mut().find(|t| t.number == number) {
         me.returned = true;
     }
+    *lock(&ENDED).entry(start as usize).or_default() += time_of(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or_default();
     result
 }
 
@@ -349,6 +355,34 @@ pub fn threads_in(extent: &Range<usize>) -> Vec<String> {
             format!("thread '{}' (tid {})", name.trim_end(), t.tid)
         })
         .collect()
+}
+
+fn time_of(clock: libc::clockid_t) -> Option<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the result has room.
+    let done = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    (done == 0).then(|| Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0)))
+}
+
+/// The clock of a thread's processor time, as Linux numbers them (`pthread_getcpuclockid` takes no kernel id).
+fn clock_of(tid: i32) -> libc::clockid_t {
+    const OF_A_THREAD: libc::clockid_t = 4;
+    const RUNNING: libc::clockid_t = 2;
+    (!tid << 3) | OF_A_THREAD | RUNNING
+}
+
+/// The processor time of all threads that were started with a function in `extent`.
+pub fn thread_time(extent: &Range<usize>) -> Duration {
+    // Both at once, as at the end of a thread: it is in one of them.
+    let threads = lock(&THREADS);
+    let running = threads.iter().filter(|t| extent.contains(&t.start) && t.tid != 0 && !t.returned);
+    let running: Duration = running.filter_map(|t| time_of(clock_of(t.tid))).sum();
+    running + lock(&ENDED).range(extent.clone()).map(|(_, time)| *time).sum::<Duration>()
+}
+
+/// Forgets what threads have taken that were started with a function in `extent`: something else will be there.
+pub fn forget_times(extent: &Range<usize>) {
+    lock(&ENDED).retain(|start, _| !extent.contains(start));
 }
 
 /// Names the exported functions, so that no linker drops them.

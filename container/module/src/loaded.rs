@@ -71,6 +71,8 @@ pub(crate) struct Loaded {
     extent: Range<usize>,
     notes: Vec<String>,
     destructors: Arc<AtomicU64>,
+    /// What its threads had taken of the processors when that was asked for last.
+    thread_time: Duration,
 }
 
 /// Runs `call` on a thread of its own and waits for it so long. The thread is gone when this returns `Ok`.
@@ -149,6 +151,7 @@ impl Loaded {
             extent,
             notes: Vec::new(),
             destructors: Arc::default(),
+            thread_time: Duration::ZERO,
         };
         match this.root() {
             Ok(module) => {
@@ -265,6 +268,12 @@ impl Loaded {
     /// Bytes in live blocks of its heap.
     pub(crate) fn live_bytes(&self) -> u64 {
         self.heap.as_ref().map_or(0, Heap::live_bytes)
+    }
+
+    /// Processor time that threads that it started took since the last call.
+    pub(crate) fn take_thread_time(&mut self) -> Duration {
+        let time = interpose::thread_time(&self.extent);
+        time.saturating_sub(std::mem::replace(&mut self.thread_time, time))
     }
 
     /// What it may use of the container.
@@ -409,6 +418,7 @@ impl Loaded {
             // SAFETY: the code that knew its blocks is gone.
             unsafe { heap.destroy() };
             crate::heap::give_back();
+            interpose::forget_times(&self.extent);
             let _ = std::fs::remove_file(file);
         } else {
             // Closed, so that nothing more can be done; its heap stays, for its data may still be used.

@@ -261,7 +261,7 @@ impl Scrape {
         out.gauges("wharf_requests_queued", "Requests that wait for their turn", each(Fairness::queued))?;
         let rejected = apps.iter().flat_map(|app| {
             let [a, b, c] = labels(&app.app);
-            let reasons = ["busy", "memory", "stuck"].into_iter().zip(app.fairness.rejected());
+            let reasons = ["busy", "memory", "stuck", "cpu"].into_iter().zip(app.fairness.rejected());
             reasons.map(move |(reason, n)| ([a, b, c, ("reason", reason)], n))
         });
         out.counters("wharf_requests_rejected", "Requests answered with 503 for the application's share", rejected)?;
@@ -273,9 +273,11 @@ impl Scrape {
             each(|f| f.on_own_threads().into()),
         )?;
         out.gauges("wharf_app_over_memory_budget", "1 where it holds too much", each(|f| f.is_over_budget().into()))?;
-        let help = "How long threads were in polls of the application, as sampled";
-        let busy = |f: &Fairness| u64::try_from(f.busy().as_millis()).unwrap_or(u64::MAX);
-        out.counters("wharf_app_busy_milliseconds", help, each(busy))
+        let over = each(|f| f.is_over_cpu().into());
+        out.gauges("wharf_app_over_cpu_limit", "1 where it keeps more processors busy than it may", over)?;
+        let help = "How long threads were in polls of the application, and processor time of its own threads";
+        let cpu = apps.iter().map(|app| (labels(&app.app), u64::try_from(app.cpu().as_millis()).unwrap_or(u64::MAX)));
+        out.counters("wharf_app_cpu_milliseconds", help, cpu)
     }
 }
 
