@@ -147,27 +147,55 @@ impl Body {
         self.0
     }
 
-    /// The same content, in one piece when it is there in one piece already: frameworks wrap even short texts in a
-    /// stream, and a stream costs several calls across the border.
-    pub(crate) fn settle(self) -> Self {
+    /// [`Body::new`], and in one piece where it is there in one piece already: frameworks wrap even short texts in a stream,
+    /// and a stream costs several calls across the border.
+    pub(crate) fn settled<B>(body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        #[cfg(feature = "axum")]
+        let body = {
+            let mut body = Some(body);
+            if let Some(body) = (&mut body as &mut dyn Any).downcast_mut::<Option<axum_core::body::Body>>() {
+                // It can be looked at before it is boxed once more.
+                return body.take().map_or_else(Self::empty, Self::looked_at);
+            }
+            let Some(body) = body else { return Self::empty() };
+            body
+        };
+        match Self::new(body) {
+            Self(BodyKind::Stream(stream), _) => {
+                Self::looked_at(stream.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+            }
+            other => other,
+        }
+    }
+
+    fn looked_at<B>(mut body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         const MOST: u64 = 1 << 20;
-        let BodyKind::Stream(stream) = self.0 else { return self };
-        let mut stream = stream.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Some(len) = stream.size_hint().exact().filter(|len| *len <= MOST) else {
-            return Self::of(BodyKind::Stream(Mutex::new(stream)));
+        let boxed = |body: B| http_body_util::BodyExt::map_err(body, Into::into);
+        let stream = |body| Self::of(BodyKind::Stream(Mutex::new(body)));
+        let Some(len) = body.size_hint().exact().filter(|len| *len <= MOST) else {
+            return stream(Box::pin(boxed(body)));
         };
         // A body that isn't ready is asked again later, with the waker that counts then.
-        match stream.as_mut().poll_frame(&mut Context::from_waker(std::task::Waker::noop())) {
+        match Pin::new(&mut body).poll_frame(&mut Context::from_waker(std::task::Waker::noop())) {
             Poll::Ready(Some(Ok(frame)))
-                if stream.is_end_stream() && frame.data_ref().is_some_and(|d| d.len() as u64 == len) =>
+                if body.is_end_stream() && frame.data_ref().is_some_and(|d| d.len() as u64 == len) =>
             {
                 frame.into_data().map_or_else(|_| Self::empty(), Self::from)
             }
-            Poll::Ready(first) => {
-                let body = Begun { first, rest: stream, len };
-                Self::of(BodyKind::Stream(Mutex::new(Box::pin(body))))
+            Poll::Ready(None) => Self::empty(),
+            Poll::Ready(Some(first)) => {
+                let first = Some(first.map_err(Into::into));
+                stream(Box::pin(Begun { first, rest: Box::pin(boxed(body)), len }))
             }
-            Poll::Pending => Self::of(BodyKind::Stream(Mutex::new(stream))),
+            Poll::Pending => stream(Box::pin(boxed(body))),
         }
     }
 }
@@ -369,8 +397,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_whole_body_settles_and_a_longer_one_loses_nothing() {
-        assert!(matches!(stream_of(&["whole"]).settle().into_kind(), BodyKind::Full(b) if b == "whole"));
-        let long = stream_of(&["one ", "two ", "three"]).settle();
+        assert!(matches!(Body::settled(stream_of(&["whole"])).into_kind(), BodyKind::Full(b) if b == "whole"));
+        #[cfg(feature = "axum")]
+        {
+            let body = |text: &'static str| Body::settled(axum_core::body::Body::from(text)).into_kind();
+            assert!(matches!(body("whole"), BodyKind::Full(bytes) if bytes == "whole"));
+            assert!(matches!(body(""), BodyKind::Empty));
+            let long = Body::settled(axum_core::body::Body::new(stream_of(&["one ", "two"])));
+            assert_eq!(long.collect().await.unwrap().to_bytes(), "one two");
+        }
+        let long = Body::settled(stream_of(&["one ", "two ", "three"]));
         assert_eq!(long.size_hint().exact(), Some(13));
         assert_eq!(long.collect().await.unwrap().to_bytes(), "one two three");
     }

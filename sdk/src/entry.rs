@@ -1,10 +1,8 @@
 //! The module's side of the border: the functions that the container calls.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,6 +20,7 @@ use crate::application::{Application, BoxFuture, MappingError, contain};
 use crate::facts::LocalContext;
 use crate::log::for_request;
 use crate::session::Handle;
+use crate::slots::Slots;
 use crate::{Response, ServletContext, Session, ffi, log};
 
 /// What [`export!`](crate::export) makes of an application's function.
@@ -56,21 +55,8 @@ struct Running {
     runtime: Runtime,
     app: Arc<dyn Application>,
     context: Arc<ServletContext>,
-    /// The context again, each time behind a reference count of its own: a thread uses one of them, so that requests on
-    /// several processors do not wait for each other.
-    contexts: [LocalContext; 16],
-}
-
-/// Which of a few equal things this thread uses.
-fn slot() -> usize {
-    thread_local! {
-        static SLOT: Cell<usize> = const { Cell::new(usize::MAX) };
-    }
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    if SLOT.get() == usize::MAX {
-        SLOT.set(NEXT.fetch_add(1, Ordering::Relaxed));
-    }
-    SLOT.get()
+    /// The context again, each time behind a reference count of its own, so that requests on several processors do not wait for each other.
+    contexts: Slots<LocalContext>,
 }
 
 fn failure(kind: FailureKind, message: impl Into<RString>) -> Failure {
@@ -143,7 +129,7 @@ unsafe extern "C" fn create<E: Entry>(host: Host, args: *const CreateArgs) -> RR
         let servlets = servlets.collect();
         let description = app.description().into();
         let constraints = app.constraints().into();
-        let contexts = std::array::from_fn(|_| Arc::new(context.clone()));
+        let contexts = Slots::new(|| Arc::new(context.clone()));
         let ptr = Box::into_raw(Box::new(Running { runtime, app, context, contexts })).cast_const().cast();
         Ok(Instance { ptr, servlets, description, constraints })
     })
@@ -242,8 +228,7 @@ impl Future for Answer {
             if let State::New(..) = this.state
                 && let State::New(request) = std::mem::replace(&mut this.state, State::Done)
             {
-                let context = &running.contexts[slot() % running.contexts.len()];
-                match ffi::request(request, context) {
+                match ffi::request(request, running.contexts.local()) {
                     Ok(request) => this.state = State::Running(running.app.call(request)),
                     Err(error) => {
                         tracing::warn!("the request can't be represented: {error}");

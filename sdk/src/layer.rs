@@ -123,7 +123,7 @@ where
             let mut request = request.into_http();
             request.extensions_mut().insert(Rest(Arc::new(Mutex::new(Some(next)))));
             let response = service.call(request).await.map_err(error)?;
-            Ok(response.map(|body| Body::new(body).settle()).into())
+            Ok(response.map(Body::settled).into())
         }
     }
 }

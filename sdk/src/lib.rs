@@ -81,6 +81,7 @@ mod servlet_mapping;
 mod session;
 mod session_listener;
 mod sign;
+mod slots;
 pub mod sql;
 mod tls;
 mod trailers;

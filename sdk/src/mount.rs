@@ -1,7 +1,7 @@
 //! A tower service, such as an axum `Router`, as an application or as one servlet of it.
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tower_service::Service;
@@ -9,14 +9,29 @@ use tower_service::Service;
 use crate::application::{Application, BoxFuture, ServletInfo, answer};
 #[cfg(any(feature = "axum", feature = "serve"))]
 use crate::on_upgrade;
+use crate::slots::Slots;
 use crate::{Body, BoxError, Error, Request, Response, Servlet, ServletContext};
 
-/// A tower service that is cloned for each request.
-pub(crate) struct Mounted<S>(Mutex<S>);
+/// A tower service. Requests that a thread answers one after the other use the same clone of it, as those of a connection do where hyper serves
+/// it.
+pub(crate) struct Mounted<S> {
+    first: Mutex<S>,
+    /// Clones that nobody uses.
+    idle: Slots<Mutex<Vec<S>>>,
+}
 
-impl<S> Mounted<S> {
+impl<S: Clone> Mounted<S> {
     pub(crate) fn new(service: S) -> Self {
-        Self(Mutex::new(service))
+        Self { first: Mutex::new(service), idle: Slots::new(Mutex::default) }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<S>> {
+        self.idle.local().lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> S {
+        let idle = self.idle().pop();
+        idle.unwrap_or_else(|| self.first.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
 
@@ -32,11 +47,12 @@ where
     async fn answer(&self, mut request: Request) -> Result<Response, Error> {
         #[cfg(any(feature = "axum", feature = "serve"))]
         let handshake = on_upgrade::offer(&mut request);
-        let mut service = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut service = self.take();
         let failed = |error: S::Error| Error::boxed(error.into());
         poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
-        let response = service.call(request.into_http()).await.map_err(failed)?;
-        let response: Response = response.map(|body| Body::new(body).settle()).into();
+        let answer = service.call(request.into_http());
+        self.idle().push(service);
+        let response: Response = answer.await.map_err(failed)?.map(Body::settled).into();
         #[cfg(any(feature = "axum", feature = "serve"))]
         if let (http::StatusCode::SWITCHING_PROTOCOLS, Some(handshake)) = (response.status_code(), handshake) {
             return Ok(response.switching(handshake.into_handler()));

@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use http::header::{self, AsHeaderName, HeaderMap};
 use http::{Extensions, Method, Uri, Version, request};
+use once_cell::sync::OnceCell;
 use serde::de::DeserializeOwned;
 
 use crate::dispatch_state::DispatchState;
@@ -34,9 +35,9 @@ struct Inner {
     method: Method,
     version: Version,
     /// Made when it is asked for; a request that was made here has it from the start.
-    uri: OnceLock<Uri>,
+    uri: OnceCell<Uri>,
     /// Made when they are asked for.
-    headers: OnceLock<HeaderMap>,
+    headers: OnceCell<HeaderMap>,
     extensions: Extensions,
     body: Body,
     facts: RequestFacts,
@@ -44,49 +45,60 @@ struct Inner {
 
 impl Inner {
     fn uri(&self) -> &Uri {
-        self.uri.get_or_init(|| {
-            let path = self.facts.lent().map_or("/", |ffi| ffi.text(|h| h.path));
-            target_in_context(path, self.facts.context().context_path(), self.query())
-                .expect("the container sends targets that it has read as such")
-        })
+        self.uri.get_or_init(|| uri_of(&self.facts))
     }
 
     fn query(&self) -> Option<&str> {
-        if let Some(uri) = self.uri.get() {
-            return uri.query();
+        match self.uri.get() {
+            Some(uri) => uri.query(),
+            None => lent_query(&self.facts),
         }
-        self.facts.lent().filter(|ffi| ffi.head().has_query).map(|ffi| ffi.text(|h| h.query))
     }
 
     fn headers(&self) -> &HeaderMap {
-        self.headers.get_or_init(|| self.facts.lent().map(crate::ffi::headers).unwrap_or_default())
+        self.headers.get_or_init(|| headers_of(&self.facts))
     }
+}
+
+fn uri_of(facts: &RequestFacts) -> Uri {
+    let path = facts.lent().map_or("/", |ffi| ffi.text(|h| h.path));
+    target_in_context(path, facts.context().context_path(), lent_query(facts))
+        .expect("the container sends targets that it has read as such")
+}
+
+fn lent_query(facts: &RequestFacts) -> Option<&str> {
+    facts.lent().filter(|ffi| ffi.head().has_query).map(|ffi| ffi.text(|h| h.query))
+}
+
+fn headers_of(facts: &RequestFacts) -> HeaderMap {
+    facts.lent().map(crate::ffi::headers).unwrap_or_default()
 }
 
 impl Request {
     /// A request whose URI is already relative to the context (see `target_in_context`).
     pub(crate) fn from_parts(parts: request::Parts, body: Body, facts: RequestFacts) -> Self {
         let request::Parts { method, uri, version, headers, extensions, .. } = parts;
-        Self(Box::new(Inner { method, version, uri: uri.into(), headers: headers.into(), extensions, body, facts }))
+        let (uri, headers) = (OnceCell::with_value(uri), OnceCell::with_value(headers));
+        Self(Box::new(Inner { method, version, uri, headers, extensions, body, facts }))
     }
 
     /// A request from the container, whose target and header fields are read when they are asked for.
     pub(crate) fn crossed(method: Method, version: Version, body: Body, facts: RequestFacts) -> Self {
-        let (uri, headers) = (OnceLock::new(), OnceLock::new());
+        let (uri, headers) = (OnceCell::new(), OnceCell::new());
         Self(Box::new(Inner { method, version, uri, headers, extensions: Extensions::new(), body, facts }))
     }
 
     /// The request as any `http` library knows it: its URI is the canonical path without the context path, and the
     /// container's gifts are in its extensions as a [`ContainerInfo`].
     pub fn into_http(self) -> http::Request<Body> {
-        self.0.uri();
-        self.0.headers();
         let Inner { method, version, uri, headers, extensions, body, facts } = *self.0;
+        let uri = uri.into_inner().unwrap_or_else(|| uri_of(&facts));
+        let headers = headers.into_inner().unwrap_or_else(|| headers_of(&facts));
         let mut request = http::Request::new(body);
         *request.method_mut() = method;
         *request.version_mut() = version;
-        *request.uri_mut() = uri.into_inner().unwrap_or_default();
-        *request.headers_mut() = headers.into_inner().unwrap_or_default();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
         *request.extensions_mut() = extensions;
         request.extensions_mut().insert(ContainerInfo::new(facts));
         request
@@ -98,6 +110,15 @@ impl Request {
         let (mut parts, body) = request.into_parts();
         let facts = parts.extensions.remove::<ContainerInfo>()?.into_facts();
         Some(Self::from_parts(parts, body, facts))
+    }
+
+    /// Whether it has a header field of this name, in lower case, without a table of all of them.
+    #[cfg(any(feature = "axum", feature = "serve"))]
+    pub(crate) fn has_field(&self, name: &str) -> bool {
+        match (self.0.headers.get(), self.0.facts.lent()) {
+            (None, Some(ffi)) => ffi.headers().any(|(there, _)| there == name),
+            _ => self.0.headers().contains_key(name),
+        }
     }
 
     pub(crate) fn facts_mut(&mut self) -> &mut RequestFacts {

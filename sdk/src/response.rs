@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::OnceLock;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Extensions, StatusCode, Version, response};
+use once_cell::sync::OnceCell;
 use serde::Serialize;
 
 use crate::ffi::Lines;
@@ -39,7 +39,7 @@ pub(crate) struct ResponseParts {
     /// The only header field as long as the others are not made.
     pub(crate) content_type: Option<HeaderValue>,
     /// Made when they are asked for: most responses have but a content type.
-    pub(crate) headers: OnceLock<HeaderMap>,
+    pub(crate) headers: OnceCell<HeaderMap>,
     extensions: Extensions,
     pub(crate) body: Body,
     pub(crate) lines: Lines,
@@ -51,7 +51,7 @@ impl Default for ResponseParts {
             status: StatusCode::OK,
             version: Version::default(),
             content_type: None,
-            headers: OnceLock::new(),
+            headers: OnceCell::new(),
             extensions: Extensions::new(),
             body: Body::empty(),
             lines: Lines::EMPTY,
@@ -186,7 +186,7 @@ impl Response {
 
     fn from_parts(parts: response::Parts, body: Body) -> Self {
         let response::Parts { status, version, headers, extensions, .. } = parts;
-        let headers = headers.into();
+        let headers = OnceCell::with_value(headers);
         Self(Box::new(ResponseParts { status, version, headers, extensions, body, ..ResponseParts::default() }))
     }
 
