@@ -46,7 +46,7 @@ const GOODBYE: Duration = Duration::from_secs(3);
 
 /// Puts an `OnUpgrade` into a request that asks for an upgrade.
 pub(crate) fn offer(request: &mut Request) -> Option<Box<Handshake>> {
-    if !request.has_field("upgrade") || !upgrade::asks(request.version(), request.headers()) {
+    if request.field_values("upgrade").next().is_none() || !upgrade::asks(request.version(), request.headers()) {
         return None;
     }
     let (go, told) = oneshot::channel::<()>();

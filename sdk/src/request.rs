@@ -5,7 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::header::{self, AsHeaderName, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Extensions, Method, Uri, Version, request};
 use once_cell::sync::OnceCell;
 use serde::de::DeserializeOwned;
@@ -66,6 +66,12 @@ fn uri_of(facts: &RequestFacts) -> Uri {
         .expect("the container sends targets that it has read as such")
 }
 
+/// A value as text, where it is visible ASCII.
+pub(crate) fn visible(value: &[u8]) -> Option<&str> {
+    let visible = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
+    if visible { std::str::from_utf8(value).ok() } else { None }
+}
+
 fn lent_query(facts: &RequestFacts) -> Option<&str> {
     facts.lent().filter(|ffi| ffi.head().has_query).map(|ffi| ffi.text(|h| h.query))
 }
@@ -112,13 +118,13 @@ impl Request {
         Some(Self::from_parts(parts, body, facts))
     }
 
-    /// Whether it has a header field of this name, in lower case, without a table of all of them.
-    #[cfg(any(feature = "axum", feature = "serve"))]
-    pub(crate) fn has_field(&self, name: &str) -> bool {
-        match (self.0.headers.get(), self.0.facts.lent()) {
-            (None, Some(ffi)) => ffi.headers().any(|(there, _)| there == name),
-            _ => self.0.headers().contains_key(name),
-        }
+    /// The values of the header fields of this name, in whatever case. Makes no table of all of them.
+    pub(crate) fn field_values(&self, name: impl AsRef<str>) -> impl Iterator<Item = &[u8]> {
+        let made = self.0.headers.get();
+        let lent = if made.is_none() { self.0.facts.lent() } else { None };
+        let made = made.map(|made| made.get_all(name.as_ref()).into_iter().map(HeaderValue::as_bytes));
+        let lent = lent.map(|ffi| ffi.headers().filter(move |(there, _)| there.eq_ignore_ascii_case(name.as_ref())));
+        made.into_iter().flatten().chain(lent.into_iter().flatten().map(|(_, value)| value))
     }
 
     pub(crate) fn facts_mut(&mut self) -> &mut RequestFacts {
@@ -248,9 +254,9 @@ impl Request {
         self.0.headers()
     }
 
-    /// The first header field of this name, when its value is visible ASCII text.
-    pub fn header(&self, name: impl AsHeaderName) -> Option<&str> {
-        self.0.headers().get(name)?.to_str().ok()
+    /// The first header field of this name, in whatever case, when its value is visible ASCII text.
+    pub fn header(&self, name: impl AsRef<str>) -> Option<&str> {
+        visible(self.field_values(name).next()?)
     }
 
     /// Length of the content in bytes, where it is known ahead.

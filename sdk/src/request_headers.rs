@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use cookie::Cookie;
-use http::header::{self, AsHeaderName};
+use http::header;
 use http::{HeaderMap, Version};
 
 use crate::charset::parameter;
 use crate::cookies::{Nameless, parse_cookies};
 use crate::path_parameters::{self, PathParameter};
+use crate::request::visible;
 use crate::{Error, Request, locale};
 
 impl Request {
     /// The values of all header fields of this name, in the order sent; those that are not visible ASCII text are left out.
-    pub fn header_values(&self, name: impl AsHeaderName) -> impl Iterator<Item = &str> {
-        self.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok())
+    pub fn header_values(&self, name: impl AsRef<str>) -> impl Iterator<Item = &str> {
+        self.field_values(name).filter_map(visible)
     }
 
     /// The first header field of this name as a date (RFC 9110, section 5.6.7).
@@ -36,15 +37,14 @@ impl Request {
     }
 
     fn read_header<T>(&self, name: &str, what: &str, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Error> {
-        let Some(value) = self.headers().get(name) else { return Ok(None) };
-        let value = value.to_str().ok().and_then(|text| read(text.trim()));
+        let Some(value) = self.field_values(name).next() else { return Ok(None) };
+        let value = visible(value).and_then(|text| read(text.trim()));
         value.map(Some).ok_or_else(|| Error::bad_request(format!("the header '{name}' is not {what}")))
     }
 
     /// All cookies that can be read, in the order sent; see [`parse_cookies`]. One without an equals sign is passed over.
     pub fn cookies(&self) -> impl Iterator<Item = Cookie<'_>> {
-        let lines = self.headers().get_all(header::COOKIE).into_iter();
-        lines.flat_map(|line| parse_cookies(line.as_bytes(), Nameless::Ignore))
+        self.field_values(header::COOKIE).flat_map(|line| parse_cookies(line, Nameless::Ignore))
     }
 
     /// The first cookie of this name.

@@ -46,7 +46,7 @@ pub fn program(release: &Path) -> PathBuf {
     named.map_or_else(|| release.join("wharf"), |path| std::path::absolute(&path).unwrap_or(path))
 }
 
-/// `wharf run` on a free port, without an access log, in a folder with a `deploy`.
+/// `wharf run` on a free port, without an access log and, as its rivals, without an end of its connections, in a folder with a `deploy`.
 pub fn wharf(release: &Path, folder: &Path) -> Command {
     let mut wharf = Command::new(program(release));
     wharf.args([
@@ -57,6 +57,8 @@ pub fn wharf(release: &Path, folder: &Path) -> Command {
         "log.level=warn",
         "--set",
         "access_log.format=off",
+        "--set",
+        "server.limits.keep_alive_requests=0",
     ]);
     wharf.current_dir(folder);
     wharf

@@ -28,14 +28,24 @@ struct Outcome {
 ///
 /// # Errors
 /// When wrk is missing or a request fails.
-pub(crate) fn measure(server: &Running, work: &Work, seconds: u32) -> Result<Sample> {
+pub(crate) fn measure(server: &Running, work: &Work, seconds: u32, threads: usize) -> Result<Sample> {
     let path = server.path(work).ok_or("the server does not do this")?;
     let script = server.folder.join(format!("{}.lua", work.name));
     let cookie = if work.session { Some(begin_session(&server.process.address, &path)?) } else { None };
     std::fs::write(&script, lua(work, cookie.as_deref()))?;
     let before = server.cpu_seconds()?;
     let output = Command::new("wrk")
-        .args(["-t", "1", "-c", &work.connections.to_string(), "-d", &format!("{seconds}s"), "--timeout", "20s", "-s"])
+        .args([
+            "-t",
+            &threads.to_string(),
+            "-c",
+            &work.connections.to_string(),
+            "-d",
+            &format!("{seconds}s"),
+            "--timeout",
+            "20s",
+            "-s",
+        ])
         .arg(&script)
         .arg(format!("http://{}{path}", server.process.address))
         .output()
@@ -54,6 +64,48 @@ pub(crate) fn measure(server: &Running, work: &Work, seconds: u32) -> Result<Sam
         p50: outcome.p50 / 1e3,
         p99: outcome.p99 / 1e3,
         p999: outcome.p999 / 1e3,
+    })
+}
+
+/// Has a server answer so many requests per second, and no more. What a client that sends the next request when it has the answer
+/// can't see is in the figures: how long requests take where the processors have something to spare.
+///
+/// # Errors
+/// When h2load is missing, or the server does not answer as many.
+pub(crate) fn paced(server: &Running, work: &Work, seconds: u32) -> Result<Sample> {
+    let path = server.path(work).ok_or("the server does not do this")?;
+    let log = server.folder.join("paced.log");
+    let _ = std::fs::remove_file(&log);
+    let before = server.cpu_seconds()?;
+    let output = Command::new("h2load")
+        .args(["--h1", "-t", "1", "-c", &work.connections.to_string(), "-D", &seconds.to_string()])
+        .arg(format!("--rps={}", work.rate / work.connections))
+        .arg(format!("--log-file={}", log.display()))
+        .arg(format!("http://{}{path}", server.process.address))
+        .output()
+        .map_err(|e| format!("h2load (Debian package nghttp2-client): {e}"))?;
+    let cpu = server.cpu_seconds()? - before;
+    // When it began, its status, and how long it took in microseconds.
+    let text = std::fs::read_to_string(&log)?;
+    let took = |line: &str| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        (fields.next() == Some("200")).then(|| fields.next()?.parse::<f64>().ok()).flatten()
+    };
+    let mut times: Vec<f64> = text.lines().filter_map(took).collect();
+    let wanted = work.rate as usize * seconds as usize;
+    if times.len() < wanted * 9 / 10 {
+        let (name, report) = (server.name, String::from_utf8_lossy(&output.stdout));
+        return Err(format!("{name}: {} of {wanted} requests were answered:\n{report}", times.len()).into());
+    }
+    times.sort_by(f64::total_cmp);
+    let at = |part: f64| times[(times.len() as f64 * part) as usize] / 1e3;
+    Ok(Sample {
+        per_second: times.len() as f64 / f64::from(seconds),
+        megabytes_per_second: 0.0,
+        cpu: cpu / times.len() as f64 * 1e5,
+        p50: at(0.5),
+        p99: at(0.99),
+        p999: at(0.999),
     })
 }
 

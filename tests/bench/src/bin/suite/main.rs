@@ -1,6 +1,6 @@
 //! Wharf beside what one would use instead, in one run and in turns: a table, and JSON for machines.
 //!
-//! `cargo run --release -p wharf-bench --bin suite`; needs wrk. Tomcat 10 and nginx are measured where they are installed
+//! `cargo run --release -p wharf-bench --bin suite`; needs wrk and h2load (nghttp2-client). Tomcat 10 and nginx are measured where they are installed
 //! (Debian: tomcat10, default-jdk-headless, nginx).
 #![forbid(unsafe_code)]
 
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use wharf_bench::{Result, exit_code};
 
-use load::{Idle, measure};
+use load::{Idle, measure, paced};
 use report::{Cell, Report, Sample};
 use servers::{Running, Servers};
 use works::{WORKS, Work};
@@ -31,6 +31,9 @@ struct Arguments {
     /// Seconds of load before the first round, for each server.
     #[arg(long, default_value_t = 3)]
     warm_up: u32,
+    /// Threads of wrk.
+    #[arg(long, default_value_t = 1)]
+    client_threads: usize,
     /// Only this work; may be given more than once. The names are those of the table.
     #[arg(long)]
     work: Vec<String>,
@@ -57,12 +60,12 @@ fn run(arguments: &Arguments) -> Result<()> {
     for work in works {
         let measured: Vec<_> = servers.list.iter().filter(|s| s.path(work).is_some()).collect();
         for server in &measured {
-            once(server, work, arguments.warm_up)?;
+            once(server, work, arguments.warm_up, arguments.client_threads)?;
         }
         let mut cells: Vec<Cell> = measured.iter().map(|s| Cell::new(work.name, s.name)).collect();
         for _ in 0..arguments.rounds {
             for (server, cell) in measured.iter().zip(&mut cells) {
-                cell.samples.push(once(server, work, arguments.seconds)?);
+                cell.samples.push(once(server, work, arguments.seconds, arguments.client_threads)?);
             }
         }
         for (server, cell) in measured.iter().zip(&mut cells) {
@@ -76,9 +79,9 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// One measurement, with its idle connections beside it: those of all servers at once would be too many for one process.
-fn once(server: &Running, work: &Work, seconds: u32) -> Result<Sample> {
+fn once(server: &Running, work: &Work, seconds: u32, threads: usize) -> Result<Sample> {
     let _idle = Idle::open(&server.process.address, work.idle_connections)?;
-    measure(server, work, seconds)
+    if work.rate > 0 { paced(server, work, seconds) } else { measure(server, work, seconds, threads) }
 }
 
 fn main() -> ExitCode {

@@ -150,6 +150,8 @@ fn wharf(release: &Path, home: &Path, files: &Path, idle: usize, set: &[String])
     let mut command = Command::new(program(release));
     command.args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "log.level=warn"]);
     command.args(["--set", "access_log.format=off", "--set", "server.limits.max_connections=15000"]);
+    // As many requests on a connection as with the others.
+    command.args(["--set", "server.limits.keep_alive_requests=0"]);
     set.iter().for_each(|set| _ = command.args(["--set", set]));
     Server::start(command.current_dir(home))
 }

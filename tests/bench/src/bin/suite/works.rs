@@ -14,6 +14,8 @@ pub(crate) struct Work {
     pub(crate) session: bool,
     /// Connections of the load.
     pub(crate) connections: u32,
+    /// Requests per second, by a client that keeps to them; 0 for as many as there can be.
+    pub(crate) rate: u32,
     /// Connections beside the load that do nothing.
     pub(crate) idle_connections: usize,
     /// Applications beside the one under load that do nothing: Wharf alone has such.
@@ -27,6 +29,7 @@ const GET: Work = Work {
     form: false,
     session: false,
     connections: 32,
+    rate: 0,
     idle_connections: 0,
     idle_applications: 0,
 };
@@ -34,6 +37,7 @@ const GET: Work = Work {
 /// All of it, in the order of the table.
 pub(crate) const WORKS: &[Work] = &[
     Work { name: "hello", path: "/hello", ..GET },
+    Work { name: "hello-paced", path: "/hello", rate: 16_000, ..GET },
     Work { name: "json", path: "/json?name=Ada", ..GET },
     Work { name: "form", path: "/form", content: 1024, form: true, ..GET },
     Work { name: "echo-64k", path: "/echo", content: 64 * 1024, ..GET },
