@@ -365,6 +365,25 @@ fn requests_under_way_and_connections_of_every_kind_leave_a_stuck_worker() {
 }
 
 #[test]
+fn a_websocket_that_does_not_come_back_is_seen_as_a_request_is() {
+    let wharf = Site::new().with("deploy/s.so", library("sockets")).start(&["--set", "server.workers=1"]);
+    let open = |target: &str| RawSocket::open(wharf.addr(), target, &[]).unwrap();
+    let (mut spinning, mut beside) = (open("/s/spin"), open("/s/echo"));
+    spinning.text("spin").unwrap();
+    wait("the watchdog", || (wharf.app("s")["load"]["stuck_polls"] == 1).then_some(()));
+    assert!(wharf.log().contains("target=\"/s/spin\""), "{}", wharf.log());
+    beside.text("hello").unwrap();
+    assert_eq!(beside.recv_text(), "hello");
+    assert!(wharf.app("s")["load"]["cpu_seconds"].as_f64() >= Some(0.4));
+    assert_eq!(wharf.get("/s/spin-end").text(), "ended");
+    assert_eq!(spinning.recv_text(), "spin");
+    spinning.text("spin").unwrap();
+    wait("it to go on where it went", || (wharf.app("s")["load"]["stuck_polls"] == 1).then_some(()));
+    assert_eq!(wharf.get("/s/spin-end").text(), "ended");
+    assert_eq!(spinning.recv_text(), "spin");
+}
+
+#[test]
 fn a_stuck_worker_works_on_when_its_poll_returns() {
     let wharf = neighbours("", &["--set", "server.workers=1"]);
     let mut kept = wharf.connect();

@@ -6,10 +6,12 @@
 //! now on, as any poll does. Sockets and timers come along by [`crate::homed`].
 
 use std::cell::{Cell, OnceCell};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
+use crate::watch::{self, Seen};
 use crate::worker::{Berth, Shared};
 
 /// What a task does.
@@ -24,7 +26,7 @@ thread_local! {
 pub(crate) fn begin(shared: &Arc<Shared>) {
     NUMBER.set(shared.number);
     HERE.with(|here| _ = here.set(shared.clone()));
-    wharf_kernel::workers::spawn_with(|future| _ = spawn(future));
+    wharf_kernel::workers::spawn_with(spawn_watched);
 }
 
 /// The number of the worker whose thread this is; 0 on any other thread.
@@ -42,6 +44,15 @@ pub(crate) fn here<T>(f: impl FnOnce(Option<&Arc<Shared>>) -> T) -> T {
 /// Has this worker do something. False on a thread that is no worker's.
 pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> bool {
     here(|worker| worker.map(|worker| Task::start(worker, Work { future: Box::pin(future), berth: None }))).is_some()
+}
+
+/// Has this worker do something for the application that it polls at the moment, and is watched while it polls that.
+fn spawn_watched(mut future: Boxed) {
+    let asks = here(|worker| worker.and_then(|worker| worker.watch.seen(worker.watch.turn())));
+    spawn(poll_fn(move |cx| match &asks {
+        Some(Seen { app, id, target }) => watch::during(app, id, target, || future.as_mut().poll(cx)),
+        None => future.as_mut().poll(cx),
+    }));
 }
 
 /// Spawns what hyper asks for on the worker that asks.

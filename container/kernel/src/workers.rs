@@ -17,8 +17,8 @@ pub trait Workers: Send + Sync + 'static {
     fn names(&self) -> Vec<String>;
 }
 
-/// Has the worker whose thread this is do something beside its connections, in such a way that another worker can go on with it where this one
-/// is stuck.
+/// Has the worker whose thread this is do something for the application that it polls, in such a way that another worker can go on with it
+/// where this one is stuck.
 pub type Spawn = fn(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 thread_local! {
