@@ -52,6 +52,18 @@ impl Pair {
         self.put(&self.chain(), chain.as_bytes())
     }
 
+    /// Whether both are there and belong together: where the process ended between the two, one of them is of another pair.
+    pub(crate) fn fits(&self) -> bool {
+        let fits = || {
+            let key = KeyPair::from_pem(&fs::read_to_string(self.key()).ok()?).ok()?;
+            let content = fs::read(self.chain()).ok()?;
+            let first = CertificateDer::pem_slice_iter(&content).next()?.ok()?;
+            let (_, certificate) = X509Certificate::from_der(&first).ok()?;
+            Some(*certificate.public_key().subject_public_key.data == *key.public_key_raw())
+        };
+        fits() == Some(true)
+    }
+
     /// Writes a file for its owner alone.
     ///
     /// # Errors
@@ -151,5 +163,11 @@ mod tests {
         assert_eq!(pair.due(&both), begin + Duration::from_secs(600));
         assert_eq!(pair.due(&names(&["a.example", "b.example"])), begin + Duration::from_secs(600));
         assert_eq!(pair.due(&names(&["a.example"])), SystemTime::UNIX_EPOCH);
+
+        assert!(pair.fits());
+        pair.put(&pair.key(), KeyPair::generate().unwrap().serialize_pem().as_bytes()).unwrap();
+        assert!(!pair.fits(), "the key of a certificate that did not come");
+        pair.put(&pair.key(), b"").unwrap();
+        assert!(!pair.fits());
     }
 }

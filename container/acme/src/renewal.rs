@@ -34,7 +34,7 @@ impl Renewal {
     pub fn open(settings: &Acme, state_dir: &Path, challenges: Arc<Challenges>) -> Result<Self, String> {
         let folder = state_dir.join("acme");
         let pair = Pair::open(folder.clone()).map_err(|e| format!("{}: {e}", folder.display()))?;
-        if !pair.chain().exists() || !pair.key().exists() {
+        if !pair.fits() {
             pair.make(&settings.names)?;
         }
         let authority = Authority::new(settings.clone(), challenges)?;
