@@ -11,6 +11,7 @@ mod fixtures;
 pub mod h2;
 mod http;
 mod load;
+pub mod neighbours;
 mod php;
 mod provider;
 mod server;

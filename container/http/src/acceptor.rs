@@ -13,10 +13,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use wharf_kernel::ServerCounters;
 
 use crate::Listen;
+use crate::connection::Socket;
 use crate::pool::Pool;
 use crate::server::Bound;
 use crate::tls::Tls;
-use crate::worker::{Command, Shared, Socket, Waiting};
+use crate::worker::{Command, Shared, Waiting};
 
 /// An open listener.
 pub(crate) enum Listener {

@@ -10,8 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::berth::Berth;
 use crate::task;
-use crate::worker::{Berth, Shared};
+use crate::worker::Shared;
 
 /// A socket that can change its runtime.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Sized {

@@ -14,12 +14,13 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use wharf_kernel::Connection;
 
+use crate::berth::Guard;
 use crate::clock::Slot;
 use crate::frames::Counted;
 use crate::paced::Paced;
 use crate::task::Here;
 use crate::timer::OfFrames;
-use crate::worker::{self, CUT, Guard, OPEN};
+use crate::worker::{self, CUT, OPEN};
 use crate::{Pipeline, check};
 
 /// What a client sends first (RFC 9113, section 3.4).

@@ -5,14 +5,17 @@
 
 mod acceptor;
 mod admission;
+mod berth;
 mod certificates;
 mod check;
 mod clock;
+mod connection;
 mod dispatch;
 pub mod error_page;
 mod forwarded;
 mod frames;
 mod homed;
+mod http1;
 mod http2;
 mod limits;
 mod link;

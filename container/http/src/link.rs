@@ -11,7 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wharf_kernel::counters::LocalCounts;
 use wharf_kernel::{AccessRecord, AccessSink};
 
-use crate::worker::{Guard, Shared};
+use crate::berth::Guard;
+use crate::worker::Shared;
 
 /// What is known of a connection beside its socket.
 pub(crate) struct Link {

@@ -11,8 +11,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
+use crate::berth::Berth;
 use crate::watch::{self, Seen};
-use crate::worker::{Berth, Shared};
+use crate::worker::Shared;
 
 /// What a task does.
 pub(crate) type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -1,0 +1,89 @@
+//! HTTP/1 connections.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use wharf_kernel::Connection;
+
+use crate::berth::Guard;
+use crate::clock::Slot;
+use crate::link::{Link, Linked};
+use crate::paced::Paced;
+use crate::timer::Coarse;
+use crate::worker::{CUT, OPEN, state};
+use crate::{Pipeline, pipeline};
+
+/// Serves one HTTP/1 connection to its end.
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    connection: Connection,
+    guard: Guard,
+) {
+    let connection = Arc::new(connection);
+    let (shared, berth) = (guard.worker.clone(), guard.berth.clone());
+    let link = Link::new(guard);
+    let limits = &shared.pipeline.limits;
+    let slot = Slot::new(shared.began, limits, false);
+    let service = {
+        let (shared, connection, slot, link) = (shared.clone(), connection.clone(), slot.clone(), link.clone());
+        service_fn(move |request| Pipeline::begin(&shared, &connection, Some(&link), &slot, shared.next_id(), request))
+    };
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(Coarse(slot.clone()))
+        .header_read_timeout(limits.keep_alive)
+        .max_header_size(limits.header_bytes + limits.target_bytes)
+        .max_buf_size((limits.header_bytes + limits.target_bytes).max(64 * 1024))
+        .half_close(false)
+        .keep_alive(true);
+    // 100 is hyper's own limit; any other makes it parse each head on the heap.
+    if limits.header_count != 100 {
+        builder.max_headers(limits.header_count);
+    }
+    let paced = Paced::new(stream, slot.clone(), shared.clone());
+    let stream = TokioIo::new(Linked::new(paced, link.clone()));
+    let mut served = pin!(builder.serve_connection(stream, service).with_upgrades());
+    let (mut seen, mut registered) = (OPEN, false);
+    let result = poll_fn(|cx| {
+        if !registered {
+            registered = true;
+            berth.register(cx.waker(), &slot, Some(&link));
+        }
+        let state = state();
+        if slot.is_cut() || state == CUT {
+            return Poll::Ready(Ok(()));
+        }
+        if state != seen {
+            seen = state;
+            served.as_mut().graceful_shutdown();
+        }
+        served.as_mut().poll(cx)
+    })
+    .await;
+    // Not one poll later: whoever has the upgraded socket now is on this thread, too.
+    link.http_is_over();
+    let remote = &*connection.remote_text;
+    if slot.is_cut() && slot.refused.get().is_none() {
+        tracing::info!(remote, "the client does not take what is sent: the connection is cut");
+    }
+    if let Err(error) = result {
+        if error.is_parse() {
+            let status = if error.is_parse_too_large() { 431 } else { 400 };
+            let (status, id) = match slot.refused.get() {
+                Some((status, id)) => (status.as_u16(), id.clone()),
+                // hyper answered by itself: behind another answer, or with none.
+                None => (status, shared.next_id()),
+            };
+            pipeline::write_refused(&shared.pipeline, &connection, status, &id);
+            tracing::info!(remote, "refused what is not a valid HTTP/1 request: {error}");
+        } else {
+            tracing::debug!(remote, "the connection ended early: {error}");
+        }
+    }
+}
