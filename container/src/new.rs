@@ -140,7 +140,7 @@ fn write(parent: &Path, name: &str, axum: bool, sdk: Option<&Path>) -> Result<()
          [lib]\n# cdylib is what the container loads; rlib is for the tests.\ncrate-type = [\"cdylib\", \"rlib\"]\n\n\
          [dependencies]\n{axum_line}wharf-sdk = {sdk}\n\n\
          [dev-dependencies]\ntokio = {{ version = \"1\", features = [\"macros\", \"rt\"] }}\n\n\
-         # A module is copied, hashed and mapped whenever it is deployed: a smaller one is there sooner, and answers quicker.\n\
+         # A module is copied, hashed and mapped whenever it is deployed: a smaller one is there sooner.\n\
          [profile.release]\nlto = \"thin\"\ncodegen-units = 1\n{workspace}"
     );
     let library = name.replace('-', "_");

@@ -39,7 +39,7 @@ struct Kind {
     clients: usize,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind { name: "quiet", toml: "", target: "", clients: 0 },
     Kind { name: "saturates its limit of 16", toml: "max_requests = 16", target: "/bad/wait?millis=50", clients: 64 },
     Kind { name: "fills its pool for blocking work", toml: "", target: "/bad/block?millis=50", clients: 64 },
@@ -53,6 +53,7 @@ const KINDS: [Kind; 8] = [
         target: "/bad/allocate?bytes=30000000",
         clients: 2,
     },
+    Kind { name: "is above its processor limit", toml: "cpu_limit = 0.2", target: "/bad/burn?millis=20", clients: 2 },
 ];
 
 /// Asks the good application on and on: when each request began, and how long it took in milliseconds. Every tenth request
