@@ -12,6 +12,9 @@ use crate::on_upgrade;
 use crate::slots::Slots;
 use crate::{Body, BoxError, Error, Request, Response, Servlet, ServletContext};
 
+/// Clones of a service that a thread keeps: more than one is used only where requests wait until theirs is ready.
+const KEPT: usize = 16;
+
 /// A tower service. Requests that a thread answers one after the other use the same clone of it, as those of a connection do where hyper serves
 /// it.
 pub(crate) struct Mounted<S> {
@@ -33,6 +36,13 @@ impl<S: Clone> Mounted<S> {
         let idle = self.idle().pop();
         idle.unwrap_or_else(|| self.first.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
+
+    fn give_back(&self, service: S) {
+        let mut idle = self.idle();
+        if idle.len() < KEPT {
+            idle.push(service);
+        }
+    }
 }
 
 impl<S, B> Mounted<S>
@@ -51,7 +61,7 @@ where
         let failed = |error: S::Error| Error::boxed(error.into());
         poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
         let answer = service.call(request.into_http());
-        self.idle().push(service);
+        self.give_back(service);
         let response: Response = answer.await.map_err(failed)?.map(Body::settled).into();
         #[cfg(any(feature = "axum", feature = "serve"))]
         if let (http::StatusCode::SWITCHING_PROTOCOLS, Some(handshake)) = (response.status_code(), handshake) {
