@@ -1,6 +1,8 @@
 //! A certificate authority for tests, and the certificates that it signs.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::{fs, io};
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::CertificateDer;
@@ -64,6 +66,17 @@ impl Authority {
         let mut parameters = CertificateParams::new(names).expect("names");
         parameters.distinguished_name.push(DnType::CommonName, common);
         self.sign(&parameters)
+    }
+
+    /// Puts a certificate for `localhost` into a container's folder, as `chain.pem` and `key.pem`, and into its configuration.
+    ///
+    /// # Errors
+    /// When a file can't be written.
+    pub fn certify(&self, folder: &Path) -> io::Result<()> {
+        let signed = self.server(&["localhost"]);
+        fs::write(folder.join("chain.pem"), &signed.chain)?;
+        fs::write(folder.join("key.pem"), &signed.key)?;
+        fs::write(folder.join("wharf.toml"), "[[tls.certificate]]\nchain = \"chain.pem\"\nkey = \"key.pem\"\n")
     }
 
     /// A certificate for a client.

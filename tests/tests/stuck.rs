@@ -69,22 +69,19 @@ fn open_connections_of_a_stuck_worker_go_on_elsewhere() {
 fn requests_under_way_and_connections_of_every_kind_leave_a_stuck_worker() {
     const EACH: usize = 6;
     let authority = Authority::new("ours");
-    let signed = authority.server(&["localhost"]);
-    let wharf = Site::new()
+    let site = Site::new()
         .with("deploy/good.so", chameleon("good"))
         .with("deploy/bad.so", chameleon("bad"))
-        .with("deploy/s.so", library("sockets"))
-        .with("chain.pem", &signed.chain)
-        .with("key.pem", &signed.key)
-        .with("wharf.toml", "[[tls.certificate]]\nchain = \"chain.pem\"\nkey = \"key.pem\"\n")
-        .start(&[
-            "--set",
-            "server.listen=[\"127.0.0.1:0\", \"https://127.0.0.1:0\"]",
-            "--set",
-            "server.http2.cleartext=true",
-            "--set",
-            "server.workers=2",
-        ]);
+        .with("deploy/s.so", library("sockets"));
+    authority.certify(&site.path("")).unwrap();
+    let wharf = site.start(&[
+        "--set",
+        "server.listen=[\"127.0.0.1:0\", \"https://127.0.0.1:0\"]",
+        "--set",
+        "server.http2.cleartext=true",
+        "--set",
+        "server.workers=2",
+    ]);
     let http1 = || (0..EACH).map(|_| wharf.connect()).collect::<Vec<_>>();
     let http2 = || (0..EACH).map(|_| H2::connect(wharf.addr(), &[])).collect::<Vec<_>>();
     let config = authority.trusting();

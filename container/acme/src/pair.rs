@@ -54,14 +54,19 @@ impl Pair {
 
     /// Whether both are there and belong together: where the process ended between the two, one of them is of another pair.
     pub(crate) fn fits(&self) -> bool {
-        let fits = || {
-            let key = KeyPair::from_pem(&fs::read_to_string(self.key()).ok()?).ok()?;
-            let content = fs::read(self.chain()).ok()?;
-            let first = CertificateDer::pem_slice_iter(&content).next()?.ok()?;
-            let (_, certificate) = X509Certificate::from_der(&first).ok()?;
-            Some(*certificate.public_key().subject_public_key.data == *key.public_key_raw())
-        };
-        fits() == Some(true)
+        let key = fs::read_to_string(self.key()).ok().and_then(|pem| KeyPair::from_pem(&pem).ok());
+        let fits = key.and_then(|key| {
+            self.certificate(|own| Some(*own.public_key().subject_public_key.data == *key.public_key_raw()))
+        });
+        fits == Some(true)
+    }
+
+    /// What is asked of the certificate; `None` where it can't be read.
+    fn certificate<T>(&self, ask: impl FnOnce(&X509Certificate<'_>) -> Option<T>) -> Option<T> {
+        let content = fs::read(self.chain()).ok()?;
+        let first = CertificateDer::pem_slice_iter(&content).next()?.ok()?;
+        let (_, certificate) = X509Certificate::from_der(&first).ok()?;
+        ask(&certificate)
     }
 
     /// Writes a file for its owner alone.
@@ -81,13 +86,10 @@ impl Pair {
     /// When another certificate is to be had: at once where there is none of the authority for these names, else when a third of its time
     /// is left.
     pub(crate) fn due(&self, names: &[String]) -> SystemTime {
-        self.read(names).unwrap_or(SystemTime::UNIX_EPOCH)
+        self.certificate(|certificate| Self::renewal(certificate, names)).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
-    fn read(&self, names: &[String]) -> Option<SystemTime> {
-        let content = fs::read(self.chain()).ok()?;
-        let first = CertificateDer::pem_slice_iter(&content).next()?.ok()?;
-        let (_, certificate) = X509Certificate::from_der(&first).ok()?;
+    fn renewal(certificate: &X509Certificate<'_>, names: &[String]) -> Option<SystemTime> {
         let mut in_it: Vec<String> = match certificate.subject_alternative_name() {
             Ok(Some(names)) => names.value.general_names.iter().filter_map(dns).collect(),
             _ => Vec::new(),

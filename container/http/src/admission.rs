@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::header::{HeaderValue, RETRY_AFTER};
-use http::{Request, Response, StatusCode, header::UPGRADE};
+use http::{Response, StatusCode, header::UPGRADE};
 use wharf_kernel::counters::{Counts, LocalCounts};
 use wharf_kernel::{Body, Exchange, Lease, Permit, Rejection, ResponseFuture, Route};
 
@@ -23,12 +23,10 @@ pub(crate) enum Admitted {
 pub(crate) fn admit(route: &Arc<Route>, counts: &LocalCounts, mut exchange: Box<Exchange>, lease: Lease) -> Admitted {
     let fairness = &counts.fairness;
     if fairness.is_over_budget() {
-        let response = refuse(counts, Rejection::Memory, &exchange.request, &exchange.id);
-        return Admitted::Later(Box::pin(std::future::ready(response)));
+        return Admitted::Later(refused(counts, Rejection::Memory, &exchange));
     }
     if fairness.is_over_cpu() {
-        let response = refuse(counts, Rejection::Cpu, &exchange.request, &exchange.id);
-        return Admitted::Later(Box::pin(std::future::ready(response)));
+        return Admitted::Later(refused(counts, Rejection::Cpu, &exchange));
     }
     // What an upgraded connection becomes is served where the connection is.
     if fairness.on_own_threads() && !exchange.request.headers().contains_key(UPGRADE) {
@@ -43,20 +41,24 @@ pub(crate) fn admit(route: &Arc<Route>, counts: &LocalCounts, mut exchange: Box<
 #[cold]
 fn queue(route: &Arc<Route>, counts: LocalCounts, exchange: Box<Exchange>, lease: Lease) -> ResponseFuture {
     let Some(queued) = route.counters.queue() else {
-        let response = refuse(&counts, Rejection::Busy, &exchange.request, &exchange.id);
-        return Box::pin(std::future::ready(response));
+        return refused(&counts, Rejection::Busy, &exchange);
     };
     let (endpoint, time) = (route.endpoint.clone(), counts.fairness.share().queue_timeout);
     Box::pin(async move {
         match homed::timeout(time, queued).await {
             Some(_permit) => endpoint.call(exchange, lease).await,
-            None => refuse(&counts, Rejection::Busy, &exchange.request, &exchange.id),
+            None => refuse(&counts, Rejection::Busy, &exchange),
         }
     })
 }
 
+/// Counts a refusal; its answer is there at once.
+pub(crate) fn refused(counts: &Counts, why: Rejection, exchange: &Exchange) -> ResponseFuture {
+    Box::pin(std::future::ready(refuse(counts, why, exchange)))
+}
+
 /// Counts a refusal and makes its answer.
-pub(crate) fn refuse(counts: &Counts, why: Rejection, request: &Request<Body>, id: &str) -> Response<Body> {
+fn refuse(counts: &Counts, why: Rejection, exchange: &Exchange) -> Response<Body> {
     counts.fairness.reject(why);
     let (detail, after) = match why {
         Rejection::Busy => ("The application answers as many requests as it may. Please try again soon.", "1"),
@@ -64,7 +66,8 @@ pub(crate) fn refuse(counts: &Counts, why: Rejection, request: &Request<Body>, i
         Rejection::Cpu => ("The application keeps more processors busy than it may. Please try again soon.", "1"),
         Rejection::Stuck => ("The application does not come back from its work. Please try again later.", "10"),
     };
-    let mut response = error_page::render(StatusCode::SERVICE_UNAVAILABLE, detail, id, request.headers());
+    let mut response =
+        error_page::render(StatusCode::SERVICE_UNAVAILABLE, detail, &exchange.id, exchange.request.headers());
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(after));
     response
 }

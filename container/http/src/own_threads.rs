@@ -276,8 +276,7 @@ impl OwnThreads {
         lease: Lease,
     ) -> ResponseFuture {
         let Some((handle, watch, load)) = self.choose() else {
-            let response = admission::refuse(&app, Rejection::Stuck, &exchange.request, &exchange.id);
-            return Box::pin(std::future::ready(response));
+            return admission::refused(&app, Rejection::Stuck, &exchange);
         };
         let (sender, answer) = oneshot::channel();
         let id = exchange.id.clone();

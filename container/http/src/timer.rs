@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use hyper::rt::{Sleep, Timer};
+
 use crate::clock::Slot;
 use crate::homed;
-use hyper::rt::{Sleep, Timer};
 
 /// The timer of an HTTP/1 connection. It has one limit at a time, which is all that hyper asks for.
 #[derive(Debug, Clone)]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::AppId;
+use crate::cpu::nanos;
 use crate::fairness::Fairness;
 use crate::per_thread::{Alone, PerThread};
 
@@ -74,7 +75,7 @@ impl Counts {
 
     /// A thread was in a poll of it for so long.
     pub fn polled(&self, time: Duration) {
-        self.polled_ns.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.polled_ns.fetch_add(nanos(time), Ordering::Relaxed);
     }
 
     /// A connection has been upgraded. Its request has ended with status 101.

@@ -65,7 +65,8 @@ impl AppCounters {
     }
 }
 
-fn nanos(time: Duration) -> u64 {
+/// Nanoseconds, at most as many as there is room for.
+pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

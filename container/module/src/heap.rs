@@ -178,20 +178,15 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
-/// `mi_option_allow_thp` in `mi_option_t` of mimalloc 3.
-const ALLOW_HUGE_PAGES: c_int = 43;
-
 /// The mapping that was last kept to small pages: begin and end.
 static SMALL_PAGES: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
 /// Keeps the kernel from backing the heaps with huge pages. Heaps are many and mostly small, and lie beside each other in one
 /// mapping: where a few KiB are in use, 2 MiB would be held.
 ///
-/// mimalloc's own option comes too late for the memory that it reserves before `main`, and from the environment it would hold for the
-/// programs that the container starts, too. So the mapping is told directly. Without `/proc`, nothing happens.
+/// mimalloc is built not to ask for them (the feature `no_thp`); where the kernel gives them unasked, the mapping is told directly: a setting
+/// of the process would hold for the programs that the container starts, too. Without `/proc`, nothing happens.
 pub fn use_small_pages() {
-    // SAFETY: the option of that number exists; it is a number that mimalloc reads when it reserves memory.
-    unsafe { mi_option_set(ALLOW_HUGE_PAGES, 0) };
     let block = Box::new(0_u8);
     small_pages_at((&raw const *block).addr());
 }

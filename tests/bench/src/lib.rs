@@ -64,16 +64,12 @@ pub fn wharf(release: &Path, folder: &Path) -> Command {
     wharf
 }
 
-/// Puts a certificate for `localhost` into a container's folder, as `chain.pem` and `key.pem`, and into its configuration.
+/// A container's folder with a certificate ([`wharf_tests::Authority::certify`]).
 ///
 /// # Errors
 /// When a file can't be written.
 pub fn certify(folder: &Path) -> Result<()> {
-    let signed = wharf_tests::Authority::new("bench").server(&["localhost"]);
-    std::fs::write(folder.join("chain.pem"), &signed.chain)?;
-    std::fs::write(folder.join("key.pem"), &signed.key)?;
-    std::fs::write(folder.join("wharf.toml"), "[[tls.certificate]]\nchain = \"chain.pem\"\nkey = \"key.pem\"\n")?;
-    Ok(())
+    Ok(wharf_tests::Authority::new("bench").certify(folder)?)
 }
 
 /// A server process. Killed on drop.

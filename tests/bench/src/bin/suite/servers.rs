@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
-use wharf_bench::{Result, Server, build, program, wait_for};
+use wharf_bench::{Result, Server, build, wait_for};
 
 use crate::works::Work;
 
@@ -153,13 +153,10 @@ fn wharf(release: &Path, home: &Path, files: &Path, idle: usize, set: &[String])
     for i in 0..idle {
         fs::copy(release.join("libbench_app.so"), deploy.join(format!("idle{i}.so")))?;
     }
-    let mut command = Command::new(program(release));
-    command.args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "log.level=warn"]);
-    command.args(["--set", "access_log.format=off", "--set", "server.limits.max_connections=15000"]);
-    // As many requests on a connection as with the others.
-    command.args(["--set", "server.limits.keep_alive_requests=0"]);
+    let mut command = wharf_bench::wharf(release, home);
+    command.args(["--set", "server.limits.max_connections=15000"]);
     set.iter().for_each(|set| _ = command.args(["--set", set]));
-    Server::start(command.current_dir(home))
+    Server::start(&mut command)
 }
 
 /// A port that nobody had a moment ago.
