@@ -202,6 +202,7 @@ fn a_websocket_that_does_not_come_back_is_seen_as_a_request_is() {
     assert!(wharf.app("s")["load"]["cpu_seconds"].as_f64() >= Some(0.4));
     assert_eq!(wharf.get("/s/spin-end").text(), "ended");
     assert_eq!(spinning.recv_text(), "spin");
+    wait("the end of it", || (wharf.app("s")["load"]["stuck_polls"] == 0).then_some(()));
     spinning.text("spin").unwrap();
     wait("it to go on where it went", || (wharf.app("s")["load"]["stuck_polls"] == 1).then_some(()));
     assert_eq!(wharf.get("/s/spin-end").text(), "ended");
