@@ -320,14 +320,22 @@ pub(crate) fn target_in_context(
     context_path: &str,
     query: Option<&str>,
 ) -> Result<Uri, http::Error> {
-    let rest = encoded_path.strip_prefix(context_path).unwrap_or(encoded_path);
-    let slash = if rest.starts_with('/') { "" } else { "/" };
-    let target = match query {
-        None if slash.is_empty() => return Ok(Uri::try_from(rest)?),
-        None => format!("{slash}{rest}"),
-        Some(query) => format!("{slash}{rest}?{query}"),
-    };
+    let mut target = Vec::new();
+    write_target(&mut target, encoded_path, context_path, query);
     Ok(Uri::from_maybe_shared(Bytes::from(target))?)
+}
+
+/// Appends what [`target_in_context`] makes a URI of.
+pub(crate) fn write_target(out: &mut Vec<u8>, encoded_path: &str, context_path: &str, query: Option<&str>) {
+    let rest = encoded_path.strip_prefix(context_path).unwrap_or(encoded_path);
+    if !rest.starts_with('/') {
+        out.push(b'/');
+    }
+    out.extend_from_slice(rest.as_bytes());
+    if let Some(query) = query {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
+    }
 }
 
 /// The container's gifts to a mounted application, in the extensions of its requests.

@@ -1,12 +1,13 @@
 //! Requests and responses as they cross the border.
 
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Version};
+use http::{Method, Uri, Version};
 use http_body::{Body as HttpBody, Frame as HttpFrame, SizeHint};
 use tokio::runtime::Handle;
 use wharf_abi::{
@@ -15,7 +16,7 @@ use wharf_abi::{
 };
 
 use crate::body::BodyKind;
-use crate::facts::{LocalContext, RequestFacts};
+use crate::facts::{LocalContext, RequestFacts, write_target};
 use crate::log::for_request;
 use crate::response::ResponseParts;
 use crate::tunnel::Tunnel;
@@ -40,12 +41,34 @@ fn version(number: u8) -> Version {
     }
 }
 
-/// The header fields. All values share one buffer: one allocation and one copy, however many there are.
-pub(crate) fn headers(ffi: &FfiRequest) -> HeaderMap {
-    let total = ffi.headers().map(|(_, value)| value.len()).sum();
-    let mut buffer = BytesMut::with_capacity(total);
+/// The path of the target in the context, and the query.
+pub(crate) fn target(ffi: &FfiRequest) -> (&str, Option<&str>) {
+    (ffi.text(|h| h.path), ffi.head().has_query.then(|| ffi.text(|h| h.query)))
+}
+
+/// The target in the context, and the header fields. The target and all values share one buffer: one copy, however many there are.
+pub(crate) fn target_and_headers(ffi: &FfiRequest, context_path: &str) -> (Uri, HeaderMap) {
+    let (path, query) = target(ffi);
+    let values: usize = ffi.headers().map(|(_, value)| value.len()).sum();
+    // For '/', '?', and a byte more than is ever filled: `Bytes` of a full buffer must be made shareable at its first clone.
+    let mut buffer = Vec::with_capacity(path.len() + query.map_or(0, str::len) + values + 3);
+    write_target(&mut buffer, path, context_path, query);
+    let target = buffer.len();
     ffi.headers().for_each(|(_, value)| buffer.extend_from_slice(value));
-    let mut buffer = buffer.freeze();
+    let mut buffer = Bytes::from(buffer);
+    let uri = Uri::from_maybe_shared(buffer.split_to(target));
+    (uri.expect("the container sends targets that it has read as such"), table(ffi, buffer))
+}
+
+/// The header fields, whose values share one buffer.
+pub(crate) fn headers(ffi: &FfiRequest) -> HeaderMap {
+    let mut buffer = Vec::with_capacity(ffi.headers().map(|(_, value)| value.len()).sum());
+    ffi.headers().for_each(|(_, value)| buffer.extend_from_slice(value));
+    table(ffi, buffer.into())
+}
+
+/// A table of the header fields, of which `buffer` has the values.
+fn table(ffi: &FfiRequest, mut buffer: Bytes) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(ffi.headers().len());
     for (name, value) in ffi.headers() {
         let value = HeaderValue::from_maybe_shared(buffer.split_to(value.len()));
@@ -112,7 +135,7 @@ const FEW: usize = 8;
 
 /// Room in a response for the views of its header lines, of which the container reads: in place while they are few.
 pub(crate) struct Lines {
-    few: [Header; FEW],
+    few: [MaybeUninit<Header>; FEW],
     many: Vec<Header>,
 }
 
@@ -122,7 +145,7 @@ unsafe impl Send for Lines {}
 unsafe impl Sync for Lines {}
 
 impl Lines {
-    pub(crate) const EMPTY: Self = Self { few: [Header::EMPTY; FEW], many: Vec::new() };
+    pub(crate) const EMPTY: Self = Self { few: [MaybeUninit::uninit(); FEW], many: Vec::new() };
 
     fn fill(&mut self, headers: &HeaderMap) -> *const [Header] {
         let lines = headers.iter().map(|(name, value)| Header::new(name.as_str(), value.as_bytes()));
@@ -130,13 +153,18 @@ impl Lines {
             self.many.extend(lines);
             return &raw const self.many[..];
         }
-        self.few.iter_mut().zip(lines).for_each(|(place, line)| *place = line);
-        &raw const self.few[..headers.len()]
+        let filled = self.few.iter_mut().zip(lines).map(|(place, line)| place.write(line)).count();
+        self.filled(filled)
     }
 
     fn only(&mut self, name: &'static HeaderName, value: &HeaderValue) -> *const [Header] {
-        self.few[0] = Header::new(name.as_str(), value.as_bytes());
-        &raw const self.few[..1]
+        self.few[0].write(Header::new(name.as_str(), value.as_bytes()));
+        self.filled(1)
+    }
+
+    /// The first `count` lines, which have been filled.
+    fn filled(&self, count: usize) -> *const [Header] {
+        std::ptr::slice_from_raw_parts(self.few.as_ptr().cast(), count)
     }
 }
 
@@ -153,7 +181,7 @@ pub(crate) fn response(mut response: Response, runtime: &Handle, id: &str) -> Ff
     let list: *const [Header] = match (headers.get(), content_type) {
         (Some(headers), _) => lines.fill(headers),
         (None, Some(value)) => lines.only(&CONTENT_TYPE, value),
-        (None, None) => &raw const lines.few[..0],
+        (None, None) => lines.filled(0),
     };
     let lent = RawStr::from_bytes(match lent.kind() {
         BodyKind::Full(bytes) => bytes,

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Extensions, Method, Uri, Version, request};
@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::dispatch_state::DispatchState;
 use crate::dispatcher::Target;
 use crate::facts::{Chosen, RequestFacts, target_in_context};
-use crate::{Body, ContainerInfo, DispatchError, Error, Parameters, Principal, ServletContext, Session, Tls};
+use crate::{Body, ContainerInfo, DispatchError, Error, Parameters, Principal, ServletContext, Session, Tls, ffi};
 
 /// A request (`HttpServletRequest` of Servlet 6.1, chapter 3).
 ///
@@ -61,8 +61,8 @@ impl Inner {
 }
 
 fn uri_of(facts: &RequestFacts) -> Uri {
-    let path = facts.lent().map_or("/", |ffi| ffi.text(|h| h.path));
-    target_in_context(path, facts.context().context_path(), lent_query(facts))
+    let (path, query) = facts.lent().map_or(("/", None), ffi::target);
+    target_in_context(path, facts.context().context_path(), query)
         .expect("the container sends targets that it has read as such")
 }
 
@@ -73,11 +73,22 @@ pub(crate) fn visible(value: &[u8]) -> Option<&str> {
 }
 
 fn lent_query(facts: &RequestFacts) -> Option<&str> {
-    facts.lent().filter(|ffi| ffi.head().has_query).map(|ffi| ffi.text(|h| h.query))
+    facts.lent().and_then(|ffi| ffi::target(ffi).1)
+}
+
+/// Extensions without any, and room for some: frameworks put in more than the three that the first table has room for.
+fn room() -> Extensions {
+    static ROOM: LazyLock<Extensions> = LazyLock::new(|| {
+        let mut room = Extensions::new();
+        (room.insert(0u8), room.insert(0u16), room.insert(0u32), room.insert(0u64));
+        room.clear();
+        room
+    });
+    ROOM.clone()
 }
 
 fn headers_of(facts: &RequestFacts) -> HeaderMap {
-    facts.lent().map(crate::ffi::headers).unwrap_or_default()
+    facts.lent().map(ffi::headers).unwrap_or_default()
 }
 
 impl Request {
@@ -98,14 +109,18 @@ impl Request {
     /// container's gifts are in its extensions as a [`ContainerInfo`].
     pub fn into_http(self) -> http::Request<Body> {
         let Inner { method, version, uri, headers, extensions, body, facts } = *self.0;
-        let uri = uri.into_inner().unwrap_or_else(|| uri_of(&facts));
-        let headers = headers.into_inner().unwrap_or_else(|| headers_of(&facts));
+        let (uri, headers) = match (uri.into_inner(), headers.into_inner(), facts.lent()) {
+            (None, None, Some(ffi)) => ffi::target_and_headers(ffi, facts.context().context_path()),
+            (uri, headers, _) => {
+                (uri.unwrap_or_else(|| uri_of(&facts)), headers.unwrap_or_else(|| headers_of(&facts)))
+            }
+        };
         let mut request = http::Request::new(body);
         *request.method_mut() = method;
         *request.version_mut() = version;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        *request.extensions_mut() = extensions;
+        *request.extensions_mut() = if extensions.is_empty() { room() } else { extensions };
         request.extensions_mut().insert(ContainerInfo::new(facts));
         request
     }

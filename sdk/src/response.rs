@@ -66,7 +66,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 impl Response {
     /// A 200 with this content and no `Content-Type`.
     pub fn new(body: impl Into<Body>) -> Self {
-        Self(Box::new(ResponseParts { body: body.into(), ..ResponseParts::default() }))
+        let body = body.into();
+        Self::made(|| ResponseParts { body, ..ResponseParts::default() })
     }
 
     /// A response without content.
@@ -101,8 +102,14 @@ impl Response {
     }
 
     fn of(content_type: HeaderValue, body: impl Into<Body>) -> Self {
-        let content_type = Some(content_type);
-        Self(Box::new(ResponseParts { content_type, body: body.into(), ..ResponseParts::default() }))
+        let (content_type, body) = (Some(content_type), body.into());
+        Self::made(|| ResponseParts { content_type, body, ..ResponseParts::default() })
+    }
+
+    /// Boxes what `make` gives: made after the box, it needs not be moved there.
+    fn made(make: impl FnOnce() -> ResponseParts) -> Self {
+        let place = Box::new_uninit();
+        Self(Box::write(place, make()))
     }
 
     /// The same with this status.
@@ -187,7 +194,8 @@ impl Response {
     fn from_parts(parts: response::Parts, body: Body) -> Self {
         let response::Parts { status, version, headers, extensions, .. } = parts;
         let headers = OnceCell::with_value(headers);
-        Self(Box::new(ResponseParts { status, version, headers, extensions, body, ..ResponseParts::default() }))
+        let (content_type, lines) = (None, Lines::EMPTY);
+        Self::made(|| ResponseParts { status, version, content_type, headers, extensions, body, lines })
     }
 
     /// The response as any `http` library knows it.

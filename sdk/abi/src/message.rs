@@ -21,9 +21,6 @@ pub struct Header {
 }
 
 impl Header {
-    /// No line.
-    pub const EMPTY: Self = Self::new("", &[]);
-
     /// A view of a line.
     pub const fn new(name: &str, value: &[u8]) -> Self {
         Self { name: RawStr::new(name), value: RawStr::from_bytes(value) }
