@@ -111,9 +111,7 @@ impl Request {
         let Inner { method, version, uri, headers, extensions, body, facts } = *self.0;
         let (uri, headers) = match (uri.into_inner(), headers.into_inner(), facts.lent()) {
             (None, None, Some(ffi)) => ffi::target_and_headers(ffi, facts.context().context_path()),
-            (uri, headers, _) => {
-                (uri.unwrap_or_else(|| uri_of(&facts)), headers.unwrap_or_else(|| headers_of(&facts)))
-            }
+            (uri, headers, _) => (uri.unwrap_or_else(|| uri_of(&facts)), headers.unwrap_or_else(|| headers_of(&facts))),
         };
         let mut request = http::Request::new(body);
         *request.method_mut() = method;

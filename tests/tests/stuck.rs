@@ -189,6 +189,65 @@ fn requests_under_way_and_connections_of_every_kind_leave_a_stuck_worker() {
     }
 }
 
+/// What a worker was at for proxies, and what it keeps for them.
+#[test]
+fn requests_to_backends_and_tunnels_leave_a_stuck_worker() {
+    const EACH: usize = 6;
+    let backend = Site::new()
+        .with("deploy/good.so", chameleon("good"))
+        .with("deploy/s.so", library("sockets"))
+        .start(&["--set", "server.http2.cleartext=true"]);
+    let proxy = |protocol: &str| {
+        format!("kind = \"proxy\"\n[proxy]\nprotocol = \"{protocol}\"\nbackends = [\"http://{}\"]\n", backend.addr())
+    };
+    let wharf = Site::new()
+        .with("deploy/bad.so", chameleon("bad"))
+        .with("deploy/one.toml", proxy("h1"))
+        .with("deploy/two.toml", proxy("h2"))
+        .start(&["--set", "server.workers=2"]);
+    let connections = || (0..EACH).map(|_| wharf.connect()).collect::<Vec<_>>();
+
+    let mut sockets: Vec<_> = (0..EACH).map(|_| RawSocket::open(wharf.addr(), "/one/s/echo", &[]).unwrap()).collect();
+    let mut idle = connections();
+    for client in &mut idle {
+        assert_eq!(client.get("/one/good/").unwrap().text(), "good");
+        assert_eq!(client.get("/two/good/").unwrap().text(), "good");
+    }
+    let mut waiting = begin(&wharf, "/one/good/wait?millis=3000", EACH);
+    waiting.extend(begin(&wharf, "/two/good/wait?millis=3000", EACH));
+    let mut contents = connections();
+    for (at, client) in contents.iter_mut().enumerate() {
+        let path = ["/one/good/trailers", "/two/good/trailers"][at % 2];
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc");
+        client.write_raw(head.as_bytes()).unwrap();
+    }
+    wait("the requests", || (backend.app("good")["load"]["in_flight"] == 3 * EACH).then_some(()));
+    let spinning = begin(&wharf, "/bad/spin", 1);
+    wait("the watchdog", || (wharf.app("bad")["load"]["stuck_polls"] == 1).then_some(()));
+
+    for socket in &mut sockets {
+        socket.text("hello").unwrap();
+        assert_eq!(socket.recv_text(), "hello");
+    }
+    for client in &mut idle {
+        assert_eq!(client.get("/one/good/").unwrap().text(), "good");
+        assert_eq!(client.get("/two/good/").unwrap().text(), "good");
+    }
+    for client in &mut contents {
+        client.write_raw(b"def").unwrap();
+        assert!(client.read("POST").unwrap().text().starts_with("abcdef"));
+    }
+    waiting.iter_mut().for_each(|client| assert_eq!(client.read("GET").unwrap().text(), "waited"));
+    assert_eq!(wharf.app("bad")["load"]["stuck_polls"], 1, "all that was beside it");
+
+    assert_eq!(wharf.get("/bad/spin-end").text(), "ended");
+    assert_eq!(answers(spinning)[0].text(), "spun");
+    for client in waiting.iter_mut().chain(&mut idle) {
+        assert_eq!(client.get("/one/good/").unwrap().text(), "good");
+        assert_eq!(client.get("/two/good/").unwrap().text(), "good");
+    }
+}
+
 #[test]
 fn a_websocket_that_does_not_come_back_is_seen_as_a_request_is() {
     let wharf = Site::new().with("deploy/s.so", library("sockets")).start(&["--set", "server.workers=1"]);

@@ -10,8 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use wharf_kernel::workers::{self, OfWorker};
+
 use crate::berth::Berth;
-use crate::task;
 use crate::worker::Shared;
 
 /// A socket that can change its runtime.
@@ -102,10 +103,7 @@ impl<S: Socket> AsyncWrite for Homed<S> {
 
 /// A timer of the worker that polls it; on other threads it stays where it is.
 #[derive(Debug)]
-pub(crate) struct Timer {
-    sleep: Pin<Box<Sleep>>,
-    home: usize,
-}
+pub(crate) struct Timer(OfWorker<Pin<Box<Sleep>>>);
 
 impl Timer {
     /// It ends at this time.
@@ -113,18 +111,18 @@ impl Timer {
     /// # Panics
     /// On a thread without a runtime: use [`Self::of`] where one may be polled by a module's own threads.
     pub(crate) fn at(deadline: Instant) -> Self {
-        Self { sleep: Box::pin(sleep_until(deadline)), home: task::number() }
+        Self(OfWorker::new(Box::pin(sleep_until(deadline))))
     }
 
     /// The same; on a thread that is no worker's, it is that worker's.
     pub(crate) fn of(worker: &Shared, deadline: Instant) -> Self {
-        let _inside = (task::number() == 0).then(|| worker.runtime.enter());
+        let _inside = (workers::number() == 0).then(|| worker.runtime.enter());
         Self::at(deadline)
     }
 
     /// It ends at this time instead.
     pub(crate) fn reset(&mut self, deadline: Instant) {
-        self.sleep.as_mut().reset(deadline);
+        self.0.get_mut().as_mut().reset(deadline);
     }
 }
 
@@ -132,11 +130,8 @@ impl Future for Timer {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let number = task::number();
-        if number != self.home && number != 0 {
-            *self = Self::at(self.sleep.deadline());
-        }
-        self.sleep.as_mut().poll(cx)
+        let sleep = self.0.here(|sleep| *sleep = Box::pin(sleep_until(sleep.deadline())));
+        sleep.as_mut().poll(cx)
     }
 }
 

@@ -5,7 +5,7 @@
 //! can be taken out then and put into a shell of another runtime. The first poll there tells all that it waits for whom to wake from
 //! now on, as any poll does. Sockets and timers come along by [`crate::homed`].
 
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,20 +20,16 @@ pub(crate) type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 thread_local! {
     static HERE: OnceCell<Arc<Shared>> = const { OnceCell::new() };
-    static NUMBER: Cell<usize> = const { Cell::new(0) };
 }
 
 /// This thread is this worker's from now on.
 pub(crate) fn begin(shared: &Arc<Shared>) {
-    NUMBER.set(shared.number);
     HERE.with(|here| _ = here.set(shared.clone()));
-    wharf_kernel::workers::spawn_with(spawn_watched);
-}
-
-/// The number of the worker whose thread this is; 0 on any other thread.
-#[inline]
-pub(crate) fn number() -> usize {
-    NUMBER.get()
+    wharf_kernel::workers::begin(wharf_kernel::workers::Here {
+        number: shared.number,
+        spawn: |future| _ = spawn_boxed(future),
+        spawn_watched,
+    });
 }
 
 /// Calls `f` with the worker whose thread this is; with `None` on any other thread.
@@ -44,7 +40,11 @@ pub(crate) fn here<T>(f: impl FnOnce(Option<&Arc<Shared>>) -> T) -> T {
 
 /// Has this worker do something. False on a thread that is no worker's.
 pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> bool {
-    here(|worker| worker.map(|worker| Task::start(worker, Work { future: Box::pin(future), berth: None }))).is_some()
+    spawn_boxed(Box::pin(future))
+}
+
+fn spawn_boxed(future: Boxed) -> bool {
+    here(|worker| worker.map(|worker| Task::start(worker, Work { future, berth: None }))).is_some()
 }
 
 /// Has this worker do something for the application that it polls at the moment, and is watched while it polls that.

@@ -14,8 +14,8 @@ use wharf_kernel::{Lease, Phase, Reached};
 pub(crate) fn spawn(on_upgrade: OnUpgrade, upgrade: FfiUpgrade, lease: Lease) {
     let cut = lease.reached(Phase::Cut);
     let upgrading = Upgrading { on_upgrade: Some(on_upgrade), upgrade, cut, _lease: lease };
-    match wharf_kernel::workers::spawn() {
-        Some(spawn) => spawn(Box::pin(upgrading)),
+    match wharf_kernel::workers::here() {
+        Some(here) => (here.spawn_watched)(Box::pin(upgrading)),
         None => _ = tokio::spawn(upgrading),
     }
 }

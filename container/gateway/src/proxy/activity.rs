@@ -12,6 +12,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wharf_kernel::{Body, BoxError};
 
+use super::at_worker::Timer;
 use super::state::now;
 
 /// When something moved last.
@@ -35,7 +36,7 @@ impl Activity {
             if still >= limit_ms {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(limit_ms - still)).await;
+            Timer::after(Duration::from_millis(limit_ms - still)).await;
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore};
 use std::net::SocketAddr;
@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 use wharf_kernel::Body;
 use wharf_kernel::options::{Protocol, ProxyOptions};
 
+use super::at_worker::{self, Here, Socket, begun_again};
 use super::target::{Place, Target};
 
 /// Opens connections to one backend.
@@ -85,7 +86,7 @@ impl Connector {
         }
     }
 
-    async fn tcp(&self) -> io::Result<TcpStream> {
+    async fn tcp(&self) -> io::Result<Socket<TcpStream>> {
         if self.addresses.load().is_empty() {
             self.look_up().await?;
         }
@@ -93,10 +94,11 @@ impl Connector {
         let begin = self.next.fetch_add(1, Ordering::Relaxed);
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for turn in 0..addresses.len() {
-            match TcpStream::connect(addresses[(begin + turn) % addresses.len()]).await {
+            let address = addresses[(begin + turn) % addresses.len()];
+            match begun_again(|| TcpStream::connect(address)).await {
                 Ok(stream) => {
                     let _ = stream.set_nodelay(true);
-                    return Ok(stream);
+                    return Ok(Socket::new(stream));
                 }
                 Err(error) => last = error,
             }
@@ -116,21 +118,21 @@ impl Connector {
                     .handshake::<_, Body>(io)
                     .await
                     .map_err(io::Error::other)?;
-                tokio::spawn(async move {
+                at_worker::spawn(async move {
                     let _ = connection.with_upgrades().await;
                 });
                 Ok(Opened::H1(sender))
             }
             Protocol::H2 => {
-                let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-                    .timer(TokioTimer::new())
+                let (sender, connection) = http2::Builder::new(Here)
+                    .timer(Here)
                     .keep_alive_interval(Duration::from_secs(20))
                     .keep_alive_timeout(Duration::from_secs(20))
                     .max_header_list_size(64 * 1024)
                     .handshake::<_, Body>(io)
                     .await
                     .map_err(io::Error::other)?;
-                tokio::spawn(async move {
+                at_worker::spawn(async move {
                     let _ = connection.await;
                 });
                 Ok(Opened::H2(sender))
@@ -139,8 +141,8 @@ impl Connector {
     }
 }
 
-async fn unix(path: &Path) -> io::Result<UnixStream> {
-    UnixStream::connect(path).await
+async fn unix(path: &Path) -> io::Result<Socket<UnixStream>> {
+    begun_again(|| UnixStream::connect(path)).await.map(Socket::new)
 }
 
 fn tls(target: &Target, options: &ProxyOptions) -> Result<(TlsConnector, ServerName<'static>), String> {

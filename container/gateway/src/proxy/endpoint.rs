@@ -16,6 +16,7 @@ use wharf_kernel::options::{HashKey, HostHeader, Policy, Protocol, ProxyOptions}
 use wharf_kernel::{Body, Endpoint, Exchange, Hold, Lease, ResponseFuture};
 
 use super::activity::{Active, Activity};
+use super::at_worker::timeout_at;
 use super::balance::{Balancer, hash};
 use super::headers::{self, Facts, Pseudonym};
 use super::member::{Conn, Lost, Member, Turn};
@@ -125,7 +126,7 @@ impl Backends {
         let tries = self.tries(&mut outgoing, key, wanted, &id);
         let result = match deadline {
             None => tries.await,
-            Some(at) => tokio::time::timeout_at(at, tries).await.unwrap_or_else(|_| {
+            Some(at) => timeout_at(at, tries).await.unwrap_or_else(|| {
                 let what = "the request took longer than proxy.total_timeout".to_owned();
                 Err(Failure { status: StatusCode::GATEWAY_TIMEOUT, what, again: false })
             }),
@@ -265,7 +266,7 @@ impl Backends {
                 biased;
                 sent = conn.send(ready) => sent,
                 // A body on its way puts it off, piece by piece.
-                () = async { timer.as_mut().await; if let Some(activity) = &activity { activity.stalled(limit).await } } => {
+                () = async { (&mut timer).await; if let Some(activity) = &activity { activity.stalled(limit).await } } => {
                     let what = format!("no response in {limit:?}");
                     self.failed(member, &what, true);
                     let again = idempotent && matches!(out.body, Content::Whole(_));

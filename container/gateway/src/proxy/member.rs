@@ -4,7 +4,6 @@
 //! keeps the request when a connection is refused, so that it could not be offered to another backend.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,12 +12,12 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
 use wharf_kernel::Body;
 use wharf_kernel::backends::BackendStatus;
 use wharf_kernel::options::ProxyOptions;
 use wharf_kernel::per_thread::PerThread;
 
+use super::at_worker::{Timer, timeout};
 use super::connect::{Connector, Opened};
 use super::state::State;
 
@@ -39,17 +38,19 @@ pub(crate) struct Member {
 
 #[derive(Default)]
 struct Pool {
-    idle: Vec<(http1::SendRequest<Body>, Timer, Instant)>,
+    idle: Vec<(http1::SendRequest<Body>, Option<Timer>, Instant)>,
     shared: Option<http2::SendRequest<Body>>,
 }
 
-/// The timer for the head of a response. It stays with its connection, since setting one later costs next to nothing,
-/// and making one for each request does not.
-pub(crate) type Timer = Option<Pin<Box<Sleep>>>;
-
 /// A connection that a request has.
 pub(crate) enum Conn {
-    H1 { sender: http1::SendRequest<Body>, used: bool, timer: Timer },
+    H1 {
+        sender: http1::SendRequest<Body>,
+        used: bool,
+        /// For the head of a response. It stays with its connection, since setting one later costs next to nothing, and making one for
+        /// each request does not.
+        timer: Option<Timer>,
+    },
     H2(http2::SendRequest<Body>),
 }
 
@@ -75,21 +76,21 @@ impl Conn {
     }
 
     /// Its timer, set to go off after `limit`.
-    pub(crate) fn take_timer(&mut self, limit: Duration) -> Pin<Box<Sleep>> {
+    pub(crate) fn take_timer(&mut self, limit: Duration) -> Timer {
         match self {
             Self::H1 { timer, .. } => match timer.take() {
                 Some(mut timer) => {
-                    timer.as_mut().reset(tokio::time::Instant::now() + limit);
+                    timer.reset(tokio::time::Instant::now() + limit);
                     timer
                 }
-                None => Box::pin(tokio::time::sleep(limit)),
+                None => Timer::after(limit),
             },
-            Self::H2(_) => Box::pin(tokio::time::sleep(limit)),
+            Self::H2(_) => Timer::after(limit),
         }
     }
 
     /// Gives it back for the next request.
-    pub(crate) fn put_timer(&mut self, unused: Pin<Box<Sleep>>) {
+    pub(crate) fn put_timer(&mut self, unused: Timer) {
         if let Self::H1 { timer, .. } = self {
             *timer = Some(unused);
         }
@@ -133,9 +134,7 @@ impl Member {
     pub(crate) async fn turn(&self) -> Option<Turn> {
         let permit = match self.permits.clone().try_acquire_owned() {
             Ok(permit) => permit,
-            Err(_) => {
-                tokio::time::timeout(self.queue_timeout, self.permits.clone().acquire_owned()).await.ok()?.ok()?
-            }
+            Err(_) => timeout(self.queue_timeout, self.permits.clone().acquire_owned()).await?.ok()?,
         };
         self.state.begin();
         Some(Turn { state: self.state.clone(), _permit: permit })
@@ -161,14 +160,14 @@ impl Member {
                 }
             }
         }
-        match tokio::time::timeout(self.connect_timeout, self.connector.open()).await {
-            Ok(Ok(Opened::H1(sender))) => Ok(Conn::H1 { sender, used: false, timer: None }),
-            Ok(Ok(Opened::H2(sender))) => {
+        match timeout(self.connect_timeout, self.connector.open()).await {
+            Some(Ok(Opened::H1(sender))) => Ok(Conn::H1 { sender, used: false, timer: None }),
+            Some(Ok(Opened::H2(sender))) => {
                 self.pool().shared = Some(sender.clone());
                 Ok(Conn::H2(sender))
             }
-            Ok(Err(error)) => Err(error),
-            Err(_) => {
+            Some(Err(error)) => Err(error),
+            None => {
                 Err(io::Error::new(io::ErrorKind::TimedOut, format!("no connection in {:?}", self.connect_timeout)))
             }
         }

@@ -9,9 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use wharf_kernel::{Body, BoxError, Lease};
 
+use super::at_worker::Timer;
 use super::member::{Conn, Member, Turn};
 
 /// What is held for a response until its end.
@@ -55,8 +56,8 @@ struct Relayed {
     /// Until the end.
     held: Option<Held>,
     idle: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-    deadline: Option<Pin<Box<Sleep>>>,
+    timer: Option<Timer>,
+    deadline: Option<Timer>,
     _lease: Lease,
 }
 
@@ -69,7 +70,7 @@ impl Relayed {
         deadline: Option<Instant>,
         lease: Lease,
     ) -> Self {
-        let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
+        let deadline = deadline.map(Timer::at);
         let mut this = Self { incoming, first, held: Some(held), idle, timer: None, deadline, _lease: lease };
         this.end_if_done();
         this
@@ -96,15 +97,15 @@ impl HttpBody for Relayed {
             }
             return Poll::Ready(Some(first));
         }
-        if this.deadline.as_mut().is_some_and(|d| d.as_mut().poll(cx).is_ready()) {
+        if this.deadline.as_mut().is_some_and(|d| Pin::new(d).poll(cx).is_ready()) {
             return Poll::Ready(Some(Err("the response took longer than proxy.total_timeout".into())));
         }
         match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Pending => {
                 // The timer runs only while the backend is waited for.
                 let idle = this.idle;
-                let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
-                if timer.as_mut().poll(cx).is_pending() {
+                let timer = this.timer.get_or_insert_with(|| Timer::after(idle));
+                if Pin::new(timer).poll(cx).is_pending() {
                     return Poll::Pending;
                 }
                 Poll::Ready(Some(Err("the backend sent nothing for proxy.idle_timeout".into())))

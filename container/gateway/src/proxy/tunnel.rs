@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use wharf_kernel::{Lease, Phase};
 
 use super::activity::{Active, Activity};
+use super::at_worker;
 use super::member::Turn;
 
 /// A tunnel whose generation goes is closed when nothing has moved for so long: nothing is cut in the middle, and a stop does
@@ -38,13 +39,13 @@ impl Tunnels {
         Self { close: watch::Sender::new(false), open: Arc::default(), idle }
     }
 
-    /// Joins the two sides as soon as both have changed over. Runs on this thread's runtime.
+    /// Joins the two sides as soon as both have changed over, on the worker whose thread this is.
     pub(crate) fn join(&self, client: OnUpgrade, backend: OnUpgrade, lease: Lease, turn: Turn, id: Arc<str>) {
         *self.open.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         let counted = Counted(self.open.clone());
         let (mut closing, idle) = (self.close.subscribe(), self.idle);
         let draining = lease.reached(Phase::Draining);
-        tokio::spawn(async move {
+        at_worker::spawn(async move {
             // In this order at the end: the lease goes back last but for the count.
             let _held = (turn, lease, counted);
             let activity = Activity::begin();
