@@ -6,11 +6,13 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::ffi::{c_int, c_long, c_void};
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use wharf_abi::HeapApi;
 use wharf_kernel::per_thread::{SHARED, number};
+
+use crate::bins::{Bins, rounded};
 
 use libmimalloc_sys as _;
 
@@ -45,15 +47,84 @@ unsafe extern "C" {
     fn mi_realloc_aligned(block: *mut c_void, size: usize, align: usize) -> *mut c_void;
 }
 
-/// Bytes allocated less bytes freed by some threads; only the sum of all slots means anything. A cache line of its own.
+/// What a thread has of a heap; the last slot is that of all threads without a number of their own. A cache line of its own.
 #[repr(align(64))]
 #[derive(Default)]
-struct Slot(AtomicI64);
+struct Slot {
+    /// Bytes allocated less bytes freed; only the sum of all slots means anything.
+    live: AtomicI64,
+    /// Null until something is kept; always null in the last slot.
+    bins: AtomicPtr<Bins>,
+}
 
 struct Inner {
     mimalloc: *mut c_void,
-    live: [Slot; SHARED + 1],
+    slots: [Slot; SHARED + 1],
     api: HeapApi,
+}
+
+impl Inner {
+    /// The slot of this thread, where it is this thread's alone.
+    #[inline]
+    fn own(&self) -> Option<&Slot> {
+        let number = number();
+        if number < SHARED { Some(&self.slots[number]) } else { None }
+    }
+
+    /// Adds to the live bytes.
+    #[inline]
+    fn count(&self, bytes: i64) {
+        match self.own() {
+            Some(slot) => slot.count(bytes),
+            None => _ = self.slots[SHARED].live.fetch_add(bytes, Ordering::Relaxed),
+        }
+    }
+}
+
+impl Slot {
+    /// Adds to the live bytes; for the thread whose own it is. An atomic addition for each block would cost more than the rest of a
+    /// small allocation.
+    #[inline]
+    fn count(&self, bytes: i64) {
+        self.live.store(self.live.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
+    }
+
+    /// What this thread keeps.
+    ///
+    /// # Safety
+    /// The slot must be this thread's alone, or nobody may use the heap, as long as the reference lives.
+    #[inline]
+    #[expect(clippy::mut_from_ref)]
+    unsafe fn bins(&self) -> Option<&mut Bins> {
+        // SAFETY: null or the box made in `keep`, which lives as long as the heap; the caller's promise. Whoever takes a thread's
+        // number after it sees what it wrote (`wharf_kernel::per_thread`).
+        unsafe { self.bins.load(Ordering::Relaxed).as_mut() }
+    }
+
+    /// Keeps a freed block. False where it is not to be kept.
+    ///
+    /// # Safety
+    /// The slot must be this thread's alone, and the block be free and of the heap, asked for with `size` bytes.
+    #[inline]
+    unsafe fn keep(&self, block: *mut u8, size: usize) -> bool {
+        if self.bins.load(Ordering::Relaxed).is_null() {
+            self.bins.store(Box::into_raw(Box::new(Bins::new())), Ordering::Relaxed);
+        }
+        // SAFETY: the caller's promise; every block is asked for with at least `rounded(size)` bytes, and aligned to 16 then.
+        unsafe { self.bins().is_some_and(|bins| bins.keep(block, size)) }
+    }
+
+    /// Frees what is kept.
+    ///
+    /// # Safety
+    /// As [`Self::bins`].
+    unsafe fn empty(&self) {
+        // SAFETY: the caller's promise.
+        if let Some(bins) = unsafe { self.bins() } {
+            // SAFETY: what is kept are blocks of mimalloc that nobody uses.
+            bins.empty(|block| unsafe { mi_free(block) });
+        }
+    }
 }
 
 /// The heap of one generation.
@@ -69,81 +140,83 @@ thread_local! {
     static LOADING: Cell<*const HeapApi> = const { Cell::new(std::ptr::null()) };
 }
 
-/// Adds to the live bytes of a heap.
+/// The heap that an `HeapApi` is of.
 ///
 /// # Safety
 /// `heap` must be the `HeapApi::heap` of a heap that is alive.
-unsafe fn count(heap: *mut (), bytes: i64) {
+unsafe fn inner<'a>(heap: *mut ()) -> &'a Inner {
     // SAFETY: the caller's promise.
-    let inner = unsafe { &*heap.cast::<Inner>() };
-    let number = number();
-    let live = &inner.live[number.min(SHARED)].0;
-    if number < SHARED {
-        // Nobody else writes here. An atomic addition for each block would cost more than the rest of a small allocation.
-        live.store(live.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
-    } else {
-        live.fetch_add(bytes, Ordering::Relaxed);
+    unsafe { &*heap.cast::<Inner>() }
+}
+
+impl Inner {
+    /// Counts a new block of `size` bytes and passes it on.
+    fn counted(&self, block: *mut c_void, size: usize) -> *mut u8 {
+        if !block.is_null() {
+            self.count(size as i64);
+        }
+        block.cast()
     }
 }
 
-/// Counts a new block of `size` bytes and passes it on.
-///
-/// # Safety
-/// As [`count`].
-unsafe fn counted(heap: *mut (), block: *mut c_void, size: usize) -> *mut u8 {
-    if !block.is_null() {
-        // SAFETY: the caller's promise.
-        unsafe { count(heap, size as i64) };
-    }
-    block.cast()
-}
-
-/// # Safety
-/// As [`count`].
-unsafe fn mimalloc(heap: *mut ()) -> *mut c_void {
-    // SAFETY: the caller's promise.
-    unsafe { (*heap.cast::<Inner>()).mimalloc }
-}
-
-/// Every block of mimalloc is aligned to this, so most need no other function.
+/// Every block of mimalloc that is not smaller is aligned to this, so most need no other function.
 const NATURAL: usize = 16;
 
 unsafe extern "C" fn alloc(heap: *mut (), size: usize, align: usize) -> *mut u8 {
     // SAFETY: called through the `HeapApi` of a live heap.
-    unsafe {
-        let own = mimalloc(heap);
-        // A block smaller than its alignment is aligned to its own size alone.
-        let block = if align <= NATURAL && align <= size {
-            mi_heap_malloc(own, size)
-        } else {
-            mi_heap_malloc_aligned(own, size, align)
-        };
-        counted(heap, block, size)
+    let inner = unsafe { inner(heap) };
+    if align <= NATURAL
+        && let Some(slot) = inner.own()
+        // SAFETY: this thread's alone.
+        && let Some(block) = unsafe { slot.bins() }.and_then(|bins| bins.take(size))
+    {
+        slot.count(size as i64);
+        return block;
     }
+    // SAFETY: a live heap of mimalloc; any size and alignment.
+    let block = unsafe {
+        if align <= NATURAL && align <= rounded(size) {
+            mi_heap_malloc(inner.mimalloc, rounded(size))
+        } else {
+            mi_heap_malloc_aligned(inner.mimalloc, rounded(size), align)
+        }
+    };
+    inner.counted(block, size)
 }
 
 unsafe extern "C" fn alloc_zeroed(heap: *mut (), size: usize, align: usize) -> *mut u8 {
     // SAFETY: called through the `HeapApi` of a live heap.
-    unsafe { counted(heap, mi_heap_zalloc_aligned(mimalloc(heap), size, align), size) }
+    let inner = unsafe { inner(heap) };
+    // SAFETY: a live heap of mimalloc; any size and alignment.
+    inner.counted(unsafe { mi_heap_zalloc_aligned(inner.mimalloc, rounded(size), align) }, size)
 }
 
 unsafe extern "C" fn realloc(heap: *mut (), block: *mut u8, old: usize, size: usize, align: usize) -> *mut u8 {
     // SAFETY: called through the `HeapApi` of a live heap with a live block of it.
     unsafe {
-        let after = mi_heap_realloc_aligned(mimalloc(heap), block.cast(), size, align);
+        let inner = inner(heap);
+        let after = mi_heap_realloc_aligned(inner.mimalloc, block.cast(), rounded(size), align);
         if !after.is_null() {
-            count(heap, size as i64 - old as i64);
+            inner.count(size as i64 - old as i64);
         }
         after.cast()
     }
 }
 
 unsafe extern "C" fn free(heap: *mut (), block: *mut u8, size: usize) {
-    // SAFETY: called through the `HeapApi` of a live heap with a live block of it.
-    unsafe {
-        count(heap, -(size as i64));
-        mi_free(block.cast());
+    // SAFETY: called through the `HeapApi` of a live heap.
+    let inner = unsafe { inner(heap) };
+    if let Some(slot) = inner.own() {
+        slot.count(-(size as i64));
+        // SAFETY: the block is free from here on; the slot is this thread's alone.
+        if unsafe { slot.keep(block, size) } {
+            return;
+        }
+    } else {
+        inner.count(-(size as i64));
     }
+    // SAFETY: called with a live block of it.
+    unsafe { mi_free(block.cast()) };
 }
 
 /// The allocator for the container's own code: mimalloc, as for the modules, without a heap of its own.
@@ -261,7 +334,7 @@ impl Heap {
         assert!(!mimalloc.is_null(), "no memory for a heap");
         let inner = Box::into_raw(Box::new(Inner {
             mimalloc,
-            live: std::array::from_fn(|_| Slot::default()),
+            slots: std::array::from_fn(|_| Slot::default()),
             api: HeapApi { heap: std::ptr::null_mut(), alloc, alloc_zeroed, realloc, free },
         }));
         // SAFETY: just made, not shared yet.
@@ -285,16 +358,21 @@ impl Heap {
 
     /// Gives what this thread has free in it back to the system: a start leaves much behind.
     pub(crate) fn settle(&self) {
-        // SAFETY: a live heap; what is collected is this thread's part of it.
-        unsafe { mi_heap_collect((*self.0).mimalloc, true) };
+        // SAFETY: a live heap; what is emptied and collected is this thread's part of it.
+        unsafe {
+            if let Some(slot) = (*self.0).own() {
+                slot.empty();
+            }
+            mi_heap_collect((*self.0).mimalloc, true);
+        }
         give_back();
     }
 
     /// Bytes in live blocks, as they were asked for.
     pub(crate) fn live_bytes(&self) -> u64 {
         // SAFETY: alive as long as `self`.
-        let live = unsafe { &(*self.0).live };
-        live.iter().map(|s| s.0.load(Ordering::Relaxed)).sum::<i64>().max(0) as u64
+        let slots = unsafe { &(*self.0).slots };
+        slots.iter().map(|slot| slot.live.load(Ordering::Relaxed)).sum::<i64>().max(0) as u64
     }
 
     /// Bytes and number of the live blocks, by a walk through the heap.
@@ -319,6 +397,8 @@ impl Heap {
         }
         let mut sum = (0_u64, 0_u64);
         // SAFETY: a live heap, used by nobody else as the caller promises.
+        unsafe { (*self.0).slots.iter().for_each(|slot| slot.empty()) };
+        // SAFETY: as above.
         unsafe { mi_heap_visit_blocks((*self.0).mimalloc, false, visit, (&raw mut sum).cast()) };
         sum
     }
@@ -332,7 +412,11 @@ impl Heap {
         // stays, for what allocated from it may still be there.
         unsafe {
             mi_heap_destroy((*self.0).mimalloc);
-            drop(Box::from_raw(self.0));
+            let inner = Box::from_raw(self.0);
+            for bins in inner.slots.iter().map(|slot| slot.bins.load(Ordering::Relaxed)).filter(|bins| !bins.is_null())
+            {
+                drop(Box::from_raw(bins));
+            }
         }
     }
 }
@@ -355,6 +439,11 @@ mod tests {
                 assert_eq!(*b, 0);
                 let c = (api.realloc)(api.heap, a, 1000, 5000, 8);
                 (api.free)(api.heap, c, 5000);
+                // Kept for this thread's next one.
+                let d = (api.alloc)(api.heap, 500, 8);
+                (api.free)(api.heap, d, 500);
+                assert_eq!((api.alloc)(api.heap, 510, 16), d);
+                (api.free)(api.heap, d, 510);
             }
         });
         assert!(wharf_module_heap_v1().is_null());

@@ -8,6 +8,7 @@
 //!
 //! The big home of `unsafe` in the container.
 
+mod bins;
 mod cache;
 mod client;
 mod descriptors;
