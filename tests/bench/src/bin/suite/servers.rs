@@ -19,6 +19,8 @@ enum Paths {
     Below(&'static str),
     /// 'hello' alone, at this path.
     Hello(&'static str),
+    /// These alone, at the paths of the work.
+    These(&'static [&'static str]),
 }
 
 /// A server that runs.
@@ -48,6 +50,7 @@ impl Running {
         }
         match self.paths {
             Paths::Hello(path) => (work.path == "/hello").then(|| path.to_owned()),
+            Paths::These(names) => names.contains(&work.name).then(|| work.path.to_owned()),
             Paths::Below(prefix) => Some(format!("{prefix}{}", work.path)),
         }
     }
@@ -123,7 +126,11 @@ impl Servers {
         }
         let home = at("hyper")?;
         let hyper = Rc::new(Server::start(&mut Command::new(release.join("plain_hyper")))?);
-        list.push(running("bare hyper", &hyper, &home, Paths::Hello("/hello"), false));
+        let these = Paths::These(&["hello", "hello-paced", "json", "idle-connections"]);
+        list.push(running("bare hyper", &hyper, &home, these, false));
+        let home = at("axum-per-core")?;
+        let axum = Rc::new(Server::start(&mut Command::new(release.join("per_core_axum")))?);
+        list.push(running("axum on bare hyper", &axum, &home, Paths::These(&["hello", "json", "form"]), false));
 
         let mut skipped = Vec::new();
         match nginx(&at("nginx")?, &files) {
