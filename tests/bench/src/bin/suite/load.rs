@@ -2,11 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
 
 use serde::Deserialize;
-use wharf_bench::Result;
+use wharf_bench::{Result, on};
 
+use crate::Client;
 use crate::report::Sample;
 use crate::servers::Running;
 use crate::works::Work;
@@ -28,16 +28,16 @@ struct Outcome {
 ///
 /// # Errors
 /// When wrk is missing or a request fails.
-pub(crate) fn measure(server: &Running, work: &Work, seconds: u32, threads: usize) -> Result<Sample> {
+pub(crate) fn measure(server: &Running, work: &Work, seconds: u32, client: &Client) -> Result<Sample> {
     let path = server.path(work).ok_or("the server does not do this")?;
     let script = server.folder.join(format!("{}.lua", work.name));
     let cookie = if work.session { Some(begin_session(&server.process.address, &path)?) } else { None };
     std::fs::write(&script, lua(work, cookie.as_deref()))?;
     let before = server.cpu_seconds()?;
-    let output = Command::new("wrk")
+    let output = on(1, client.apart, "wrk")
         .args([
             "-t",
-            &threads.to_string(),
+            &client.threads.to_string(),
             "-c",
             &work.connections.to_string(),
             "-d",
@@ -72,12 +72,12 @@ pub(crate) fn measure(server: &Running, work: &Work, seconds: u32, threads: usiz
 ///
 /// # Errors
 /// When h2load is missing, or the server does not answer as many.
-pub(crate) fn paced(server: &Running, work: &Work, seconds: u32) -> Result<Sample> {
+pub(crate) fn paced(server: &Running, work: &Work, seconds: u32, client: &Client) -> Result<Sample> {
     let path = server.path(work).ok_or("the server does not do this")?;
     let log = server.folder.join("paced.log");
     let _ = std::fs::remove_file(&log);
     let before = server.cpu_seconds()?;
-    let output = Command::new("h2load")
+    let output = on(1, client.apart, "h2load")
         .args(["--h1", "-t", "1", "-c", &work.connections.to_string(), "-D", &seconds.to_string()])
         .arg(format!("--rps={}", work.rate / work.connections))
         .arg(format!("--log-file={}", log.display()))

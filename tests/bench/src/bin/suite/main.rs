@@ -10,7 +10,7 @@ mod servers;
 mod works;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use clap::Parser;
 use wharf_bench::{Result, exit_code};
@@ -31,9 +31,8 @@ struct Arguments {
     /// Seconds of load before the first round, for each server.
     #[arg(long, default_value_t = 3)]
     warm_up: u32,
-    /// Threads of wrk.
-    #[arg(long, default_value_t = 1)]
-    client_threads: usize,
+    #[command(flatten)]
+    client: Client,
     /// Only this work; may be given more than once. The names are those of the table.
     #[arg(long)]
     work: Vec<String>,
@@ -48,9 +47,30 @@ struct Arguments {
     json: PathBuf,
 }
 
+/// Who asks.
+#[derive(clap::Args)]
+struct Client {
+    /// Threads of wrk.
+    #[arg(long = "client-threads", default_value_t = 1)]
+    threads: usize,
+    /// A processor for each side: the servers on the first, the client on the second (taskset of util-linux).
+    #[arg(long)]
+    apart: bool,
+}
+
+/// Keeps this process, and with it the servers that it starts, on the first processor.
+fn keep_apart() -> Result<()> {
+    let done = Command::new("taskset").args(["-cp", "0", &std::process::id().to_string()]).output();
+    let done = done.map_err(|e| format!("taskset (Debian package util-linux): {e}"))?;
+    if done.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&done.stderr).into_owned().into()) }
+}
+
 fn run(arguments: &Arguments) -> Result<()> {
     let wanted = |list: &[String], name: &str| list.is_empty() || list.iter().any(|w| name.contains(w.as_str()));
     let works: Vec<&Work> = WORKS.iter().filter(|w| wanted(&arguments.work, w.name)).collect();
+    if arguments.client.apart {
+        keep_apart()?;
+    }
     let mut servers = Servers::start(&works, &arguments.set)?;
     servers.list.retain(|s| wanted(&arguments.server, s.name));
     for skipped in &servers.skipped {
@@ -60,12 +80,12 @@ fn run(arguments: &Arguments) -> Result<()> {
     for work in works {
         let measured: Vec<_> = servers.list.iter().filter(|s| s.path(work).is_some()).collect();
         for server in &measured {
-            once(server, work, arguments.warm_up, arguments.client_threads)?;
+            once(server, work, arguments.warm_up, &arguments.client)?;
         }
         let mut cells: Vec<Cell> = measured.iter().map(|s| Cell::new(work.name, s.name)).collect();
         for _ in 0..arguments.rounds {
             for (server, cell) in measured.iter().zip(&mut cells) {
-                cell.samples.push(once(server, work, arguments.seconds, arguments.client_threads)?);
+                cell.samples.push(once(server, work, arguments.seconds, &arguments.client)?);
             }
         }
         for (server, cell) in measured.iter().zip(&mut cells) {
@@ -79,9 +99,9 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// One measurement, with its idle connections beside it: those of all servers at once would be too many for one process.
-fn once(server: &Running, work: &Work, seconds: u32, threads: usize) -> Result<Sample> {
+fn once(server: &Running, work: &Work, seconds: u32, client: &Client) -> Result<Sample> {
     let _idle = Idle::open(&server.process.address, work.idle_connections)?;
-    if work.rate > 0 { paced(server, work, seconds) } else { measure(server, work, seconds, threads) }
+    if work.rate > 0 { paced(server, work, seconds, client) } else { measure(server, work, seconds, client) }
 }
 
 fn main() -> ExitCode {
