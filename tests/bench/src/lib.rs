@@ -48,7 +48,11 @@ pub fn program(release: &Path) -> PathBuf {
 
 /// `wharf run` on a free port, without an access log and, as its rivals, without an end of its connections, in a folder with a `deploy`.
 pub fn wharf(release: &Path, folder: &Path) -> Command {
-    let mut wharf = Command::new(program(release));
+    run(Command::new(program(release)), folder)
+}
+
+/// The same for a command that starts the container.
+pub fn run(mut wharf: Command, folder: &Path) -> Command {
     wharf.args([
         "run",
         "--set",

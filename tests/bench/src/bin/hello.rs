@@ -32,12 +32,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     let folder = tempfile::tempdir()?;
     std::fs::create_dir(folder.path().join("deploy"))?;
     std::fs::copy(release.join("libbench_hello.so"), folder.path().join("deploy/hello.so"))?;
-    let format = if arguments.access_log { "combined" } else { "off" };
-    let mut wharf = on(0, arguments.apart, program(&release));
-    wharf
-        .args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "log.level=warn"])
-        .args(["--set", &format!("access_log.format={format}"), "--set", "access_log.file=access.log"])
-        .current_dir(&folder);
+    let mut wharf = wharf_bench::run(on(0, arguments.apart, program(&release)), folder.path());
+    if arguments.access_log {
+        wharf.args(["--set", "access_log.format=combined", "--set", "access_log.file=access.log"]);
+    }
     let servers = [
         ("wharf", Server::start(&mut wharf)?),
         ("plain axum", Server::start(&mut on(0, arguments.apart, release.join("plain_axum")))?),
