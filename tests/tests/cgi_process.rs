@@ -238,6 +238,19 @@ fn a_process_has_the_limits_of_its_application() {
 }
 
 #[test]
+fn the_processor_time_of_programs_is_counted_and_limited() {
+    let burns = "#!/bin/sh\ni=0; while [ $i -lt 300000 ]; do i=$((i+1)); done\nprintf 'Content-Type: a/b\\n\\nburnt'\n";
+    let wharf = app("max_processes = 4\n", &[("burns.cgi", burns), ("env.cgi", CGI_ENV)]);
+    assert_eq!(wharf.get("/app/burns.cgi").text(), "burnt");
+    let cpu = || wharf.app("app")["load"]["cpu_seconds"].as_f64();
+    wait("the time of a process that has ended", || (cpu() >= Some(0.05)).then_some(()));
+    wharf.put("deploy/app/app.toml", format!("cpu_limit = 0.01\n{CGI_TOML}max_processes = 4\n"));
+    wharf.wait_alone("app");
+    wait("the limit", || (wharf.get("/app/burns.cgi").status == 503).then_some(()));
+    assert_eq!(wharf.get("/app/env.cgi").header("retry-after"), Some("1"));
+}
+
+#[test]
 fn many_at_once_and_nothing_is_left() {
     let wharf = app("max_processes = 8\nqueue = 1000\nqueue_timeout = \"60s\"\n", &[("env.cgi", CGI_ENV)]);
     let before = {

@@ -72,6 +72,10 @@ impl Launched for Generation {
         None
     }
 
+    fn take_own_time(&self) -> Duration {
+        self.endpoint.take_own_time()
+    }
+
     fn retire(&self, drain_timeout: Duration) -> Retirement {
         self.gate.close();
         let guard = self.idle.0.lock().unwrap_or_else(PoisonError::into_inner);

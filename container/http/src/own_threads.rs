@@ -106,8 +106,8 @@ impl Launched for Generation {
         self.inner.live_bytes()
     }
 
-    fn take_thread_time(&self) -> Duration {
-        self.inner.take_thread_time()
+    fn take_own_time(&self) -> Duration {
+        self.inner.take_own_time()
     }
 
     fn panics(&self) -> u64 {
@@ -190,8 +190,8 @@ impl Endpoint for Switch {
         self.launched.upgrade()?.live_bytes()
     }
 
-    fn take_thread_time(&self) -> Duration {
-        self.launched.upgrade().map_or(Duration::ZERO, |launched| launched.take_thread_time())
+    fn take_own_time(&self) -> Duration {
+        self.launched.upgrade().map_or(Duration::ZERO, |launched| launched.take_own_time())
     }
 
     fn session_version(&self, request: &http::Request<Body>) -> Option<wharf_kernel::Version> {

@@ -126,7 +126,7 @@ pub(crate) fn run(watches: &Watches, routes: &Routes, relieve: impl Fn(), end: &
 fn compare(routes: &Routes, passed: Duration) {
     for route in routes.load().routes() {
         let fairness = &route.counters.fairness;
-        if route.counters.settle_cpu(route.endpoint.take_thread_time(), passed) {
+        if route.counters.settle_cpu(route.endpoint.take_own_time(), passed) {
             let (app, limit) = (&route.id, f64::from(fairness.share().cpu_limit) / 1000.0);
             if fairness.is_over_cpu() {
                 tracing::warn!(%app, "keeps more than its limit of {limit} processors busy: new requests get 503");

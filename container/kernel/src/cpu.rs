@@ -1,7 +1,7 @@
 //! The processor time that an application takes, and whether that is more than it may.
 //!
 //! Two kinds are added up: the time that threads of the container are in its polls, by the clock, so that a poll that sleeps counts as
-//! well; and the processor time of the threads that it started itself.
+//! well; and the processor time of the threads and processes that it started itself.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -16,8 +16,8 @@ const SAVED: i64 = 1_000_000_000;
 /// What an application takes of the processors, beside its polls.
 #[derive(Debug, Default)]
 pub(crate) struct Cpu {
-    /// Nanoseconds that its own threads took.
-    threads: AtomicU64,
+    /// Nanoseconds that its own threads and processes took.
+    own: AtomicU64,
     over: AtomicBool,
     account: Mutex<Account>,
 }
@@ -45,14 +45,14 @@ impl Cpu {
 impl AppCounters {
     /// The processor time that it has taken since the start of the container.
     pub fn cpu(&self) -> Duration {
-        Duration::from_nanos(self.polled_ns() + self.fairness.cpu.threads.load(Relaxed))
+        Duration::from_nanos(self.polled_ns() + self.fairness.cpu.own.load(Relaxed))
     }
 
-    /// Compares what it has taken with its limit. `threads` is what its own threads took since the last time, which is `passed` ago. Returns
+    /// Compares what it has taken with its limit. `own` is what its own threads and processes took since the last time, which is `passed` ago. Returns
     /// whether it is above its limit now and was not before, or the other way round.
-    pub fn settle_cpu(&self, threads: Duration, passed: Duration) -> bool {
+    pub fn settle_cpu(&self, own: Duration, passed: Duration) -> bool {
         let cpu = &self.fairness.cpu;
-        cpu.threads.fetch_add(nanos(threads), Relaxed);
+        cpu.own.fetch_add(nanos(own), Relaxed);
         let limit = i64::from(self.fairness.share().cpu_limit);
         let mut account = cpu.account.lock().unwrap_or_else(PoisonError::into_inner);
         let total = nanos(self.cpu());

@@ -189,8 +189,8 @@ pub trait Endpoint: Send + Sync + 'static {
         None
     }
 
-    /// Processor time that threads of its own took since the last call.
-    fn take_thread_time(&self) -> Duration {
+    /// Processor time that threads and processes of its own took since the last call.
+    fn take_own_time(&self) -> Duration {
         Duration::ZERO
     }
 

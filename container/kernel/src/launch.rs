@@ -134,8 +134,8 @@ pub trait Launched: Send + Sync + 'static {
     /// Memory its code holds now, in bytes, where that is known.
     fn live_bytes(&self) -> Option<u64>;
 
-    /// Processor time that threads of its own took since the last call.
-    fn take_thread_time(&self) -> Duration {
+    /// Processor time that threads and processes of its own took since the last call.
+    fn take_own_time(&self) -> Duration {
         Duration::ZERO
     }
 

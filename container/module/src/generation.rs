@@ -153,8 +153,8 @@ impl Launched for Generation {
         self.loaded.try_lock().ok().map(|loaded| loaded.live_bytes())
     }
 
-    fn take_thread_time(&self) -> Duration {
-        self.loaded.try_lock().map_or(Duration::ZERO, |mut loaded| loaded.take_thread_time())
+    fn take_own_time(&self) -> Duration {
+        self.loaded.try_lock().map_or(Duration::ZERO, |mut loaded| loaded.take_own_time())
     }
 
     fn panics(&self) -> u64 {

@@ -271,7 +271,7 @@ impl Loaded {
     }
 
     /// Processor time that threads that it started took since the last call.
-    pub(crate) fn take_thread_time(&mut self) -> Duration {
+    pub(crate) fn take_own_time(&mut self) -> Duration {
         let time = interpose::thread_time(&self.extent);
         time.saturating_sub(std::mem::replace(&mut self.thread_time, time))
     }

@@ -5,6 +5,7 @@ mod request;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use wharf_kernel::launch::{Description, Launched, Launcher, Plan};
@@ -75,5 +76,9 @@ struct Programs {
 impl Endpoint for Programs {
     fn call(&self, exchange: Box<Exchange>, lease: Lease) -> ResponseFuture {
         begin(self.app.clone(), &self.runtime, exchange, lease)
+    }
+
+    fn take_own_time(&self) -> Duration {
+        self.app.processes.take_time()
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use wharf_kernel::launch::{Kind, Plan};
@@ -208,6 +209,11 @@ impl App {
         let page = format!("{path}/index.html");
         let has_page = self.options.static_files && is(page.trim_start_matches('/'), Entry::File)?;
         Ok(is(path, Entry::Folder)? && !has_page)
+    }
+
+    /// Processor time that its processes took since the last call.
+    pub(super) fn take_time(&self) -> Duration {
+        self.supervisor.as_ref().map_or(Duration::ZERO, Supervisor::take_time)
     }
 
     /// Ends its connections and its processes. May be called more than once.

@@ -10,6 +10,7 @@ mod supervisor;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use wharf_kernel::launch::{Description, Kind, Launched, Launcher, Plan};
@@ -80,5 +81,9 @@ impl Endpoint for Application {
             Ok(here) if self.app.options.keep_connections() == 0 => begin(self.app.clone(), &here, exchange, lease),
             _ => begin(self.app.clone(), &self.runtime, exchange, lease),
         }
+    }
+
+    fn take_own_time(&self) -> Duration {
+        self.app.take_time()
     }
 }

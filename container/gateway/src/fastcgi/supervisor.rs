@@ -187,6 +187,11 @@ impl Supervisor {
         self.shared.outages.load(Ordering::SeqCst)
     }
 
+    /// Processor time that they took since the last call.
+    pub(super) fn take_time(&self) -> Duration {
+        self.shared.processes.take_time()
+    }
+
     /// Ends all of them, and starts none again. Blocks until they are gone.
     pub(super) fn stop(&self, grace: Duration) {
         self.shared.processes.end_all(grace);

@@ -15,6 +15,7 @@ pub(crate) mod runtime;
 pub(crate) mod send_file;
 pub(crate) mod slots;
 pub(crate) mod talk;
+pub(crate) mod times;
 
 /// Checks that the document root is a folder.
 pub(crate) fn check_root(plan: &Plan) -> Result<(), Refusal> {

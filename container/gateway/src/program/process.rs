@@ -12,6 +12,7 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitSta
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::times::Times;
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, prlimit, waitid,
 };
@@ -48,6 +49,7 @@ pub(crate) struct Processes {
 struct Live {
     /// Ids of leaders that were not waited for yet, so that none of them can be another process's.
     leaders: BTreeSet<i32>,
+    times: Times,
     /// Processes that are being started, and are not among the leaders yet.
     starting: usize,
     closed: bool,
@@ -76,6 +78,11 @@ impl Processes {
                 return;
             }
         }
+    }
+
+    /// Processor time that they took since the last call.
+    pub(crate) fn take_time(&self) -> Duration {
+        self.lock().times.take()
     }
 }
 
@@ -183,6 +190,7 @@ impl Process {
                 return Err(stops());
             }
             live.leaders.insert(leader);
+            live.times.begin(leader.cast_unsigned());
             Ok(fd)
         })();
         match (made, pipes) {
@@ -234,6 +242,7 @@ impl Process {
         // Under the lock: nobody sends a signal to an id that is given back here. And before it is given back: as long as
         // the leader is a zombie, no other group can have its id.
         let mut live = self.processes.lock();
+        live.times.end(self.leader.cast_unsigned());
         kill_group(self.leader, Signal::KILL);
         self.status = Some(self.child.wait().unwrap_or_default());
         live.leaders.remove(&self.leader);

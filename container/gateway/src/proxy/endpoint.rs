@@ -1,6 +1,6 @@
 //! Answers requests from backends: chooses one, sends, and tries again where that is safe.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +23,7 @@ use super::member::{Conn, Lost, Member, Turn};
 use super::relay;
 use super::sticky::{Cookies, cookie_values};
 use super::tunnel::Tunnels;
+use crate::program::times::Times;
 
 /// The endpoint of one proxy.
 pub(crate) struct Backends {
@@ -33,6 +34,8 @@ pub(crate) struct Backends {
     pub(crate) budget: TpsBudget,
     pub(crate) tunnels: Tunnels,
     pub(crate) pseudonym: Pseudonym,
+    /// The processor time of its program.
+    pub(crate) times: Arc<Mutex<Times>>,
     pub(crate) app: String,
 }
 
@@ -43,6 +46,10 @@ impl Endpoint for Front {
     fn call(&self, exchange: Box<Exchange>, lease: Lease) -> ResponseFuture {
         let this = self.0.clone();
         Box::pin(this.answer(exchange, lease))
+    }
+
+    fn take_own_time(&self) -> Duration {
+        self.0.times.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

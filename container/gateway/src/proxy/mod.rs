@@ -40,6 +40,7 @@ use self::sticky::Cookies;
 use self::target::Target;
 use self::tunnel::Tunnels;
 use crate::generation::Generation;
+use crate::program::times::Times;
 
 /// Launches HTTP servers behind this one. Clones are the same.
 #[derive(Clone)]
@@ -207,6 +208,7 @@ impl Launcher for Proxy {
         let app = plan.id.to_string();
         let (all, all_gone) = std::sync::mpsc::channel::<()>();
         let mut starting = Vec::new();
+        let times = Arc::<Mutex<Times>>::default();
         if !options.command.is_empty() {
             let program = Arc::new(Program {
                 options: options.clone(),
@@ -214,6 +216,7 @@ impl Launcher for Proxy {
                 dir: folder(plan),
                 start_timeout: plan.start_timeout,
                 stop_timeout: plan.stop_timeout,
+                times: times.clone(),
             });
             for member in &members {
                 let (ready, hears) = oneshot::channel();
@@ -260,7 +263,7 @@ impl Launcher for Proxy {
         });
         let pseudonym = headers::Pseudonym::new(format!("wharf-{:016x}", hash(&(self.0.secret, app.as_str()))));
         let budget = endpoint::budget(&options);
-        let backends = Backends { options, members, balancer, cookies, budget, tunnels, pseudonym, app };
+        let backends = Backends { options, members, balancer, cookies, budget, tunnels, pseudonym, times, app };
         Ok(Generation::new(description, Arc::new(Front(Arc::new(backends))), stop))
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -16,6 +16,7 @@ use wharf_kernel::options::{ProcessListen, ProxyOptions};
 use super::member::Member;
 use super::target::Place;
 use super::watch::check;
+use crate::program::times::Times;
 
 /// What a program inherits of the container's environment: nothing that could be a secret.
 const INHERITED: [&str; 9] = ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "DOTNET_ROOT", "SSL_CERT_FILE"];
@@ -36,6 +37,8 @@ pub(crate) struct Program {
     pub(crate) dir: PathBuf,
     pub(crate) start_timeout: Duration,
     pub(crate) stop_timeout: Duration,
+    /// The processor time of its copies.
+    pub(crate) times: Arc<Mutex<Times>>,
 }
 
 /// A place for a copy of the program to listen: the URL of a backend.
@@ -71,6 +74,8 @@ impl Program {
             let why = match self.start(&member) {
                 Err(error) => error,
                 Ok((mut child, lines)) => {
+                    let pid = child.id().unwrap_or_default();
+                    self.times().begin(pid);
                     let first = ready.is_some();
                     let why = tokio::select! {
                         why = self.run(&mut child, &member, &mut ready) => why,
@@ -78,6 +83,7 @@ impl Program {
                     };
                     member.state.set_down(true);
                     self.end(child).await;
+                    self.times().end(pid);
                     member.sweep(true);
                     if first && ready.is_some() { format!("{why}{}", shown(&lines)) } else { why }
                 }
@@ -99,6 +105,10 @@ impl Program {
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    fn times(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn start(&self, member: &Member) -> Result<(Child, Lines), String> {
