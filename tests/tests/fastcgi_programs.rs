@@ -124,9 +124,13 @@ fn a_command_is_started_kept_running_and_ended() {
     let site = Site::new().with("deploy/app/index.php", PAGE).with("deploy/app/app.toml", toml(2));
     site.put("deploy/app/env.php", "<?php echo getenv('GREETING'), '|', getenv('HOME'), '|', getenv('PATH');");
     site.put("deploy/app/kill.php", "<?php posix_kill(getmypid(), 9); sleep(5);");
+    site.put("deploy/app/burn.php", "<?php $t = microtime(true); while (microtime(true) - $t < 0.3); echo 'burnt';");
     let wharf = site.start(&[]);
     assert_eq!(wharf.children().len(), 2);
     assert!(wharf.get("/app/env.php").text().starts_with("ahoy||/usr/local/bin:"));
+    assert_eq!(wharf.get("/app/burn.php").text(), "burnt");
+    let cpu = || wharf.app("app")["load"]["cpu_seconds"].as_f64();
+    wait("the time of the processes", || (cpu() >= Some(0.2)).then_some(()));
     // Each ends after 20 requests, and another takes its place; no request is lost by that.
     let mut pids = std::collections::BTreeSet::new();
     for _ in 0..100 {

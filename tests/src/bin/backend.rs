@@ -54,6 +54,11 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, Infall
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;
             text(ok, name)
         }
+        "/burn" => {
+            let begin = std::time::Instant::now();
+            while begin.elapsed() < std::time::Duration::from_millis(300) {}
+            text(ok, "burnt")
+        }
         "/never" => std::future::pending().await,
         "/exit" => std::process::exit(3),
         "/env" => text(ok, std::env::vars().map(|(n, v)| format!("{n}={v}\n")).collect::<String>()),

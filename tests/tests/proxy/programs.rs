@@ -31,6 +31,9 @@ fn a_program_is_started_watched_replaced_and_stopped() {
     let env = wharf.get("/app/env").text();
     assert!(env.contains("COLOUR=blue\n") && env.contains("ASPNETCORE_URLS=http://127.0.0.1:"), "{env}");
     assert!(!env.contains("CARGO"), "the container's own environment stays with it: {env}");
+    assert_eq!(wharf.get("/app/burn").text(), "burnt");
+    let cpu = || wharf.app("app")["load"]["cpu_seconds"].as_f64();
+    wait("the time of the programs", || (cpu() >= Some(0.2)).then_some(()));
     // One ends: it is started again, and no request that may be repeated is lost.
     let load = Load::start(wharf.addr(), &["/app/"], 3, Duration::from_millis(2));
     let first = pid_of(&wharf, 0).expect("a process id");
