@@ -80,7 +80,10 @@ fn lent_query(facts: &RequestFacts) -> Option<&str> {
 fn room() -> Extensions {
     static ROOM: LazyLock<Extensions> = LazyLock::new(|| {
         let mut room = Extensions::new();
-        (room.insert(0u8), room.insert(0u16), room.insert(0u32), room.insert(0u64));
+        room.insert(0u8);
+        room.insert(0u16);
+        room.insert(0u32);
+        room.insert(0u64);
         room.clear();
         room
     });
