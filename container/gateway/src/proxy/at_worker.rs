@@ -197,7 +197,10 @@ mod tests {
     fn a_timer_ends_at_another_worker() {
         let (first, second) = two();
         is_worker(1);
-        let mut timer = first.block_on(async { Timer::after(Duration::from_millis(30)) });
+        let mut timer = {
+            let _inside = first.enter();
+            Timer::after(Duration::from_millis(30))
+        };
         assert!(poll_once(&first, &mut timer).is_pending());
         is_worker(2);
         second.block_on(timer);

@@ -76,7 +76,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     for skipped in &servers.skipped {
         eprintln!("not measured: {skipped}");
     }
-    let mut report = Report::new(arguments.rounds, arguments.seconds);
+    let mut report = Report::new(arguments.rounds, arguments.seconds, arguments.client.apart);
     for work in works {
         let measured: Vec<_> = servers.list.iter().filter(|s| s.path(work).is_some()).collect();
         for server in &measured {

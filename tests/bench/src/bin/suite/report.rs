@@ -61,9 +61,10 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(rounds: usize, seconds: u32) -> Self {
+    pub(crate) fn new(rounds: usize, seconds: u32, apart: bool) -> Self {
+        let place = if apart { "on another" } else { "on the same ones" };
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        println!("{rounds} rounds of {seconds} s on {processors} processors, wrk on the same ones; medians (range)\n");
+        println!("{rounds} rounds of {seconds} s on {processors} processors, the client {place}; medians (range)\n");
         println!("`x axum` is the median over the rounds of the ratio to plain axum in the same round.\n");
         println!(
             "| work | server | requests/s | x axum | CPU s per 100,000 | x axum | p50 ms | p99 ms | p99.9 ms | MB/s | resident MiB |"
