@@ -79,6 +79,14 @@ impl Inner {
             None => _ = self.slots[SHARED].live.fetch_add(bytes, Ordering::Relaxed),
         }
     }
+
+    /// Counts a new block of `size` bytes and passes it on.
+    fn counted(&self, block: *mut c_void, size: usize) -> *mut u8 {
+        if !block.is_null() {
+            self.count(size as i64);
+        }
+        block.cast()
+    }
 }
 
 impl Slot {
@@ -147,16 +155,6 @@ thread_local! {
 unsafe fn inner<'a>(heap: *mut ()) -> &'a Inner {
     // SAFETY: the caller's promise.
     unsafe { &*heap.cast::<Inner>() }
-}
-
-impl Inner {
-    /// Counts a new block of `size` bytes and passes it on.
-    fn counted(&self, block: *mut c_void, size: usize) -> *mut u8 {
-        if !block.is_null() {
-            self.count(size as i64);
-        }
-        block.cast()
-    }
 }
 
 /// Every block of mimalloc that is not smaller is aligned to this, so most need no other function.
