@@ -36,6 +36,24 @@ fn a_graceful_stop_finishes_what_is_in_flight() {
 }
 
 #[test]
+fn a_stop_that_waits_for_an_application_takes_no_processor_time() {
+    let text = "[init]\nstart = \"thread\"\nonly = \"container\"\nmillis = 3000\n";
+    let site = Site::new().with("deploy/shop.so", chameleon("one")).with("deploy/shop.toml", text);
+    let mut wharf = site.start(&["--set", "deploy.poll_interval=50ms"]);
+    wharf.signal(Signal::TERM);
+    wait("the signal", || wharf.log().contains("SIGTERM: stopping").then_some(()));
+    let (began, before, mut last) = (Instant::now(), wharf.cpu_ticks(), 0);
+    let status = wait("the end", || {
+        last = wharf.cpu_ticks();
+        wharf.ended()
+    });
+    assert_eq!(status.code(), Some(0), "{}", wharf.log());
+    assert!(began.elapsed() > Duration::from_secs(1), "it did not wait for the thread");
+    let ticks = last - before;
+    assert!(ticks < 50, "{ticks} hundredths of a second");
+}
+
+#[test]
 fn a_second_signal_forces_the_end() {
     let site = Site::new().with("deploy/shop.so", chameleon("one"));
     let mut wharf = site.start(&[]);

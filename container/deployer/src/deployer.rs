@@ -217,11 +217,9 @@ impl Deployer {
                 let _ = done.send(self.statuses());
                 return;
             }
-            let now = Instant::now();
             let poll = last_scan + self.config.poll_interval;
-            let next = self.deadlines().fold(poll, std::cmp::Ord::min);
             let mut queue = VecDeque::new();
-            match receiver.recv_timeout(next.saturating_duration_since(now)) {
+            match wait(receiver, self.next_deadline(poll)) {
                 Ok(message) => queue.push_back(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -343,6 +341,14 @@ impl Deployer {
 
     pub(crate) fn count(counter: &AtomicU64, by: u64) {
         counter.fetch_add(by, Ordering::Relaxed);
+    }
+}
+
+/// The next message, as long as it comes before the deadline.
+fn wait(receiver: &Receiver<Message>, deadline: Option<Instant>) -> Result<Message, RecvTimeoutError> {
+    match deadline {
+        Some(at) => receiver.recv_timeout(at.saturating_duration_since(Instant::now())),
+        None => receiver.recv().map_err(RecvTimeoutError::from),
     }
 }
 

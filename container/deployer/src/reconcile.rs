@@ -462,10 +462,15 @@ impl Deployer {
         all.into_iter().for_each(|g| self.retire(g));
     }
 
-    /// When something must be done even if nothing happens.
-    pub(crate) fn deadlines(&self) -> impl Iterator<Item = Instant> {
+    /// When something must be done even if nothing happens; the next slow look is at `poll`. A deployer that shuts down looks at no files any
+    /// more, and waits for the ends that are reported to it.
+    pub(crate) fn next_deadline(&self, poll: Instant) -> Option<Instant> {
+        let retries = self.leaving.iter().filter_map(|g| g.retry_at);
+        if self.is_shutting_down() {
+            return retries.min();
+        }
         let now = Instant::now();
-        self.apps.values().filter_map(move |a| a.deadline(now)).chain(self.leaving.iter().filter_map(|g| g.retry_at))
+        retries.chain(self.apps.values().filter_map(|a| a.deadline(now))).chain([poll]).min()
     }
 
     /// Whether a file is being waited for whose time has come: it must be looked at before it is taken.
