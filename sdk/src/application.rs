@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -193,20 +194,29 @@ where
     }
 }
 
-/// Runs the future that `make` makes; a panic in either becomes a 500 without content. The panic hook has reported it.
-pub(crate) async fn answer<F>(make: impl FnOnce() -> F) -> Response
-where
-    F: Future<Output = Response>,
-{
-    let Some(future) = contain(make) else { return panicked() };
-    let mut future = pin!(future);
-    std::future::poll_fn(move |cx| match contain(|| future.as_mut().poll(cx)) {
-        Some(poll) => poll,
-        None => std::task::Poll::Ready(panicked()),
-    })
-    .await
+pin_project_lite::pin_project! {
+    /// A future whose panic becomes a 500 without content. The panic hook has reported it.
+    struct Contained<F> {
+        #[pin]
+        future: F,
+    }
 }
 
-fn panicked() -> Response {
-    Response::status(StatusCode::INTERNAL_SERVER_ERROR)
+impl<F: Future<Output = Response>> Future for Contained<F> {
+    type Output = Response;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        let future = self.project().future;
+        contain(|| future.poll(cx)).unwrap_or_else(|| Poll::Ready(Response::status(StatusCode::INTERNAL_SERVER_ERROR)))
+    }
+}
+
+/// Boxes the answer that `make` makes, whose panics become responses. Made after the box, it needs not be moved there.
+pub(crate) fn answer<'a, F>(make: impl FnOnce() -> F) -> BoxFuture<'a, Response>
+where
+    F: Future<Output = Response> + Send + 'a,
+{
+    let place = Box::<Contained<F>>::new_uninit();
+    let boxed = Box::write(place, Contained { future: make() });
+    Box::into_pin(boxed)
 }

@@ -88,7 +88,7 @@ where
     }
 
     fn call(&self, request: Request) -> BoxFuture<'_, Response> {
-        Box::pin(answer(move || async move { self.answer(request).await.unwrap_or_else(Error::into_response) }))
+        answer(|| async move { self.answer(request).await.unwrap_or_else(Error::into_response) })
     }
 
     fn stop(&self) -> BoxFuture<'_, Result<(), BoxError>> {

@@ -194,8 +194,15 @@ impl Response {
     fn from_parts(parts: response::Parts, body: Body) -> Self {
         let response::Parts { status, version, headers, extensions, .. } = parts;
         let headers = OnceCell::with_value(headers);
-        let (content_type, lines) = (None, Lines::EMPTY);
-        Self::made(|| ResponseParts { status, version, content_type, headers, extensions, body, lines })
+        Self::made(|| ResponseParts {
+            status,
+            version,
+            content_type: None,
+            headers,
+            extensions,
+            body,
+            lines: Lines::EMPTY,
+        })
     }
 
     /// The response as any `http` library knows it.

@@ -311,7 +311,7 @@ impl Application for Running {
         let Some(app) = self.this.upgrade() else {
             return Box::pin(std::future::ready(Response::status(http::StatusCode::SERVICE_UNAVAILABLE)));
         };
-        Box::pin(answer(move || app.serve(request)))
+        answer(|| app.serve(request))
     }
 
     fn stop(&self) -> BoxFuture<'_, Result<(), BoxError>> {

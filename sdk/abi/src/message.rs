@@ -16,7 +16,8 @@ use crate::{
 pub struct Header {
     /// Field name, lower case.
     pub name: RawStr,
-    /// Field value, any bytes HTTP allows.
+    /// Field value. Of a request, the container has seen to it that it has no other bytes than HTTP allows (RFC 9110, section 5.5): the
+    /// module takes that for granted. Of a response, the container looks itself.
     pub value: RawStr,
 }
 
