@@ -75,7 +75,7 @@ impl Patient {
         }
         if self.stuck.is_none() && long >= STUCK.max(slow) {
             tracing::error!(app = %seen.app.app, request = seen.id, target = seen.target, thread = self.watch.thread,
-                "a poll has not come back for {long:?}; connections on its thread wait, new ones go elsewhere");
+                "a poll has not come back for {long:?}; what else is on its thread goes on elsewhere");
             if fairness.polled_slowly(true) {
                 moved(&seen.app, "a poll of it does not come back");
             }

@@ -107,13 +107,15 @@ impl Servers {
         let mut list = Vec::new();
 
         let home = at("wharf")?;
-        let wharf = Rc::new(wharf(&release, &home, &files, 0, set)?);
-        list.push(running("wharf servlet", &wharf, &home, Paths::Below("/app"), true));
-        list.push(running("wharf axum Router", &wharf, &home, Paths::Below("/mounted"), false));
-        list.push(running("wharf blocking servlet", &wharf, &home, Paths::Hello("/app/blocking"), false));
+        let servlets = Rc::new(wharf(&release, &home, ("app", "libbench_app.so"), &files, 0, set)?);
+        list.push(running("wharf servlet", &servlets, &home, Paths::Below("/app"), true));
+        let home = at("wharf-router")?;
+        let router = Rc::new(wharf(&release, &home, ("mounted", "libbench_axum.so"), &files, 0, set)?);
+        list.push(running("wharf axum Router", &router, &home, Paths::Below("/mounted"), false));
+        list.push(running("wharf blocking servlet", &servlets, &home, Paths::Hello("/app/blocking"), false));
         if let Some(idle) = works.iter().map(|w| w.idle_applications).max().filter(|n| *n > 0) {
             let home = at("wharf-idle")?;
-            let process = Rc::new(self::wharf(&release, &home, &files, idle, set)?);
+            let process = Rc::new(wharf(&release, &home, ("app", "libbench_app.so"), &files, idle, set)?);
             let beside = running("wharf servlet", &process, &home, Paths::Below("/app"), false);
             list.push(Running { idle, ..beside });
         }
@@ -151,14 +153,21 @@ impl Servers {
     }
 }
 
-fn wharf(release: &Path, home: &Path, files: &Path, idle: usize, set: &[String]) -> Result<Server> {
+/// A container with one application and its static files, and as many idle copies of the application.
+fn wharf(
+    release: &Path,
+    home: &Path,
+    (name, module): (&str, &str),
+    files: &Path,
+    idle: usize,
+    set: &[String],
+) -> Result<Server> {
     let deploy = home.join("deploy");
     fs::create_dir(&deploy)?;
-    fs::copy(release.join("libbench_app.so"), deploy.join("app.so"))?;
-    fs::copy(release.join("libbench_axum.so"), deploy.join("mounted.so"))?;
+    fs::copy(release.join(module), deploy.join(format!("{name}.so")))?;
     fs::write(deploy.join("static.toml"), format!("kind = \"static\"\nroot = \"{}\"\n", files.display()))?;
     for i in 0..idle {
-        fs::copy(release.join("libbench_app.so"), deploy.join(format!("idle{i}.so")))?;
+        fs::copy(release.join(module), deploy.join(format!("idle{i}.so")))?;
     }
     let mut command = wharf_bench::wharf(release, home);
     command.args(["--set", "server.limits.max_connections=15000"]);
