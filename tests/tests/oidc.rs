@@ -239,3 +239,14 @@ fn what_can_not_be_used_is_refused_by_name() {
         assert!(error.contains(what), "{toml}: {error}");
     }
 }
+
+#[test]
+fn the_secret_is_not_shown() {
+    let realm = "[realm.sso]\nkind = \"oidc\"\nissuer = \"https://idp.example\"\nclient_id = \"a\"\nclient_secret = \"hunter2\"\n";
+    let site = Site::new().with("wharf.toml", realm);
+    for command in [&["config"][..], &["config", "--json"]] {
+        let shown = site.cli(command);
+        assert!(shown.code == 0 && shown.out.contains("client_secret"), "{shown:?}");
+        assert!(!shown.out.contains("hunter2"), "{shown:?}");
+    }
+}

@@ -70,7 +70,7 @@ pub struct Realm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
     /// `oidc`: the secret that goes with it, best as `"${env:NAME}"` or `"${file:PATH}"`. Without one the client is a public one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "super::resource::secret")]
     pub client_secret: Option<String>,
     /// `oidc`: the scopes that are asked for. Default `["openid", "profile"]`.
     #[serde(default = "scopes", skip_serializing_if = "Vec::is_empty")]
