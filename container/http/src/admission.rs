@@ -6,9 +6,10 @@ use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode, header::UPGRADE};
 use wharf_kernel::counters::{Counts, LocalCounts};
 use wharf_kernel::{Body, Exchange, Lease, Permit, Rejection, ResponseFuture, Route};
+use wharf_worker::timeout;
 
+use crate::error_page;
 use crate::own_threads::Elsewhere;
-use crate::{error_page, homed};
 
 /// What is to come of a request that has its lease.
 pub(crate) enum Admitted {
@@ -45,7 +46,7 @@ fn queue(route: &Arc<Route>, counts: LocalCounts, exchange: Box<Exchange>, lease
     };
     let (endpoint, time) = (route.endpoint.clone(), counts.fairness.share().queue_timeout);
     Box::pin(async move {
-        match homed::timeout(time, queued).await {
+        match timeout(time, queued).await {
             Some(_permit) => endpoint.call(exchange, lease).await,
             None => refuse(&counts, Rejection::Busy, &exchange),
         }

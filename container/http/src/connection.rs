@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tokio::net::{TcpStream, UnixStream};
 use wharf_kernel::Connection;
+use wharf_worker::timeout;
 
 use crate::berth::Guard;
-use crate::homed::{Homed, timeout};
+use crate::homed::Homed;
 use crate::proxy_protocol::introduced;
 use crate::task::Boxed;
 use crate::tls::{self, Tls};

@@ -18,10 +18,10 @@ use wharf_kernel::challenges::Challenges;
 use wharf_kernel::{
     AccessRecord, AccessSink, Authenticated, Body, Connection, Permit, ResponseFuture, Routes, ServerCounters,
 };
+use wharf_worker::Timer;
 
 use crate::clock::{Slot, Stream};
 use crate::dispatch::{Dispatched, Mapped, dispatch};
-use crate::homed::Timer;
 use crate::link::{Link, Switched};
 use crate::request_body::{Progress, RequestBody, Rest};
 use crate::response::{self, Asked};

@@ -9,9 +9,10 @@ use ppp::{v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use wharf_kernel::Connection;
+use wharf_worker::timeout;
 
 use crate::forwarded::is_trusted;
-use crate::homed::{self, Homed};
+use crate::homed::Homed;
 
 /// How long the header may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -93,7 +94,7 @@ pub(crate) async fn introduced(
         tracing::warn!(remote, "refused: only server.trusted_proxies may connect where the PROXY protocol is spoken");
         return None;
     }
-    match homed::timeout(TIMEOUT, read(&mut stream)).await {
+    match timeout(TIMEOUT, read(&mut stream)).await {
         Some(Ok(Spoken::Local)) => Some((stream, connection)),
         Some(Ok(Spoken::For(client, local))) => {
             let mut introduced = Connection::new(Some(client), Some(local), false);

@@ -11,10 +11,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use wharf_kernel::BoxError;
+use wharf_worker::{Timer, timeout};
 
 use crate::Limits;
 use crate::clock::Slot;
-use crate::homed::{self, Timer};
+use crate::homed;
 use crate::task;
 use crate::worker::Shared;
 
@@ -100,7 +101,7 @@ impl HttpBody for RequestBody {
                 let at = now + this.patience();
                 match &mut this.timer {
                     Some(timer) => timer.reset(at),
-                    None => this.timer = Some(Timer::of(&this.worker, at)),
+                    None => this.timer = Some(homed::timer(&this.worker, at)),
                 }
             }
             let Some(timer) = &mut this.timer else { return Poll::Pending };
@@ -183,7 +184,7 @@ impl Rest {
                 }
                 true
             };
-            if homed::timeout(time, whole).await != Some(true) {
+            if timeout(time, whole).await != Some(true) {
                 slot.leave_unread();
             }
         });

@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper::rt::{Sleep, Timer};
+use wharf_worker::Here;
 
 use crate::clock::Slot;
-use crate::homed;
 
 /// The timer of an HTTP/1 connection. It has one limit at a time, which is all that hyper asks for.
 #[derive(Debug, Clone)]
@@ -62,17 +62,14 @@ impl Timer for OfFrames {
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
-        self.sleep_until(Instant::now() + duration)
+        Here.sleep(duration)
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        Box::pin(homed::Timer::at(deadline.into()))
+        Here.sleep_until(deadline)
     }
 
     fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, deadline: Instant) {
-        match sleep.as_mut().downcast_mut_pin::<homed::Timer>() {
-            Some(timer) => timer.get_mut().reset(deadline.into()),
-            None => *sleep = self.sleep_until(deadline),
-        }
+        Here.reset(sleep, deadline);
     }
 }

@@ -11,6 +11,8 @@ const MAPPING: &str = "sdk/mapping";
 const SESSION_STATE: &str = "sdk/session-state";
 /// Folder of the words all container crates share.
 const KERNEL: &str = "container/kernel";
+/// Folder of what hangs on a worker, which siblings share.
+const WORKER: &str = "container/worker";
 /// Folder of the only crate that opens a library.
 const MODULE: &str = "container/module";
 /// Modules made to misbehave; they may import what a module may, by whatever version.
@@ -94,9 +96,9 @@ fn forbidden(one: &Crate, import: &str, crates: &[Crate]) -> Option<String> {
         return Some(format!("imports {import}: an application imports the SDK alone"));
     }
     let sibling = container(one) && one.folder != "container";
-    if sibling && container(other) && other.folder != KERNEL {
+    if sibling && container(other) && other.folder != KERNEL && (one.folder == KERNEL || other.folder != WORKER) {
         return Some(format!(
-            "imports {import}: siblings import the kernel, never each other; let them meet in compose.rs"
+            "imports {import}: siblings import the kernel and the worker, never each other; let them meet in compose.rs"
         ));
     }
     if container(one) && one.folder != MODULE && other.folder == ABI {
@@ -119,7 +121,8 @@ mod tests {
         vec![
             member("wharf", "container", "wharf-kernel wharf-http wharf-module wharf-mapping tokio"),
             member("wharf-kernel", "container/kernel", "wharf-mapping bytes"),
-            member("wharf-http", "container/http", "wharf-kernel wharf-mapping hyper tokio"),
+            member("wharf-worker", "container/worker", "wharf-kernel hyper tokio"),
+            member("wharf-http", "container/http", "wharf-kernel wharf-mapping wharf-worker hyper tokio"),
             member("wharf-module", "container/module", "wharf-kernel wharf-abi abi_stable libloading"),
             member("wharf-sdk", "sdk", "wharf-abi wharf-mapping abi_stable tokio"),
             member("wharf-abi", "sdk/abi", "abi_stable"),
@@ -152,6 +155,8 @@ mod tests {
             ("wharf-kernel", "tokio", "does no I/O"),
             ("wharf-kernel", "notify", "does no I/O"),
             ("wharf-kernel", "wharf-http", "never each other"),
+            ("wharf-kernel", "wharf-worker", "never each other"),
+            ("wharf-worker", "wharf-http", "never each other"),
             ("wharf-http", "wharf-module", "never each other"),
             ("wharf-http", "wharf-abi", "only container/module speaks"),
             ("wharf", "wharf-abi", "only container/module speaks"),

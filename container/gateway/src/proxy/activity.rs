@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wharf_kernel::{Body, BoxError};
+use wharf_worker::Timer;
 
-use super::at_worker::Timer;
 use super::state::now;
 
 /// When something moved last.

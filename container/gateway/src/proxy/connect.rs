@@ -17,8 +17,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use wharf_kernel::Body;
 use wharf_kernel::options::{Protocol, ProxyOptions};
+use wharf_worker::{Here, Socket, begun_again};
 
-use super::at_worker::{self, Here, Socket, begun_again};
 use super::target::{Place, Target};
 
 /// Opens connections to one backend.
@@ -118,7 +118,7 @@ impl Connector {
                     .handshake::<_, Body>(io)
                     .await
                     .map_err(io::Error::other)?;
-                at_worker::spawn(async move {
+                wharf_worker::spawn(async move {
                     let _ = connection.with_upgrades().await;
                 });
                 Ok(Opened::H1(sender))
@@ -132,7 +132,7 @@ impl Connector {
                     .handshake::<_, Body>(io)
                     .await
                     .map_err(io::Error::other)?;
-                at_worker::spawn(async move {
+                wharf_worker::spawn(async move {
                     let _ = connection.await;
                 });
                 Ok(Opened::H2(sender))

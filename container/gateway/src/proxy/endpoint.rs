@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use tower::retry::budget::{Budget, TpsBudget};
 use wharf_kernel::options::{HashKey, HostHeader, Policy, Protocol, ProxyOptions};
 use wharf_kernel::{Body, Endpoint, Exchange, Hold, Lease, ResponseFuture};
+use wharf_worker::timeout_at;
 
 use super::activity::{Active, Activity};
-use super::at_worker::timeout_at;
 use super::balance::{Balancer, hash};
 use super::headers::{self, Facts, Pseudonym};
 use super::member::{Conn, Lost, Member, Turn};

@@ -16,8 +16,8 @@ use wharf_kernel::Body;
 use wharf_kernel::backends::BackendStatus;
 use wharf_kernel::options::ProxyOptions;
 use wharf_kernel::per_thread::PerThread;
+use wharf_worker::{Timer, timeout};
 
-use super::at_worker::{Timer, timeout};
 use super::connect::{Connector, Opened};
 use super::state::State;
 

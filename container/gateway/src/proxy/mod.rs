@@ -1,7 +1,6 @@
 //! Runs HTTP servers behind this one: those that are there, and those that it starts itself.
 
 mod activity;
-mod at_worker;
 mod balance;
 mod connect;
 mod endpoint;

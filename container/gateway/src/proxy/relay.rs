@@ -11,8 +11,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use wharf_kernel::{Body, BoxError, Lease};
+use wharf_worker::Timer;
 
-use super::at_worker::Timer;
 use super::member::{Conn, Member, Turn};
 
 /// What is held for a response until its end.

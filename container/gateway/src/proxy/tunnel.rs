@@ -9,7 +9,6 @@ use tokio::sync::watch;
 use wharf_kernel::{Lease, Phase};
 
 use super::activity::{Active, Activity};
-use super::at_worker;
 use super::member::Turn;
 
 /// A tunnel whose generation goes is closed when nothing has moved for so long: nothing is cut in the middle, and a stop does
@@ -45,7 +44,7 @@ impl Tunnels {
         let counted = Counted(self.open.clone());
         let (mut closing, idle) = (self.close.subscribe(), self.idle);
         let draining = lease.reached(Phase::Draining);
-        at_worker::spawn(async move {
+        wharf_worker::spawn(async move {
             // In this order at the end: the lease goes back last but for the count.
             let _held = (turn, lease, counted);
             let activity = Activity::begin();
