@@ -64,6 +64,7 @@ pub(crate) fn measure(server: &Running, work: &Work, seconds: u32, client: &Clie
         p50: outcome.p50 / 1e3,
         p99: outcome.p99 / 1e3,
         p999: outcome.p999 / 1e3,
+        resident_kib: server.resident_kib()?,
     })
 }
 
@@ -106,6 +107,7 @@ pub(crate) fn paced(server: &Running, work: &Work, seconds: u32, client: &Client
         p50: at(0.5),
         p99: at(0.99),
         p999: at(0.999),
+        resident_kib: server.resident_kib()?,
     })
 }
 
@@ -147,18 +149,24 @@ end
 
 /// Connections that do nothing.
 pub(crate) struct Idle {
-    _open: Vec<TcpStream>,
+    _open: Vec<wharf_bench::Client>,
 }
 
 impl Idle {
-    /// Opens them.
+    /// Opens them, as many as the work wants: each has had an answer and waits for its next request.
     ///
     /// # Errors
     /// When the server takes no more, or the limit on open files (`ulimit -n`) is too low.
-    pub(crate) fn open(address: &str, count: usize) -> Result<Self> {
-        let mut open = Vec::with_capacity(count);
-        for _ in 0..count {
-            open.push(TcpStream::connect(address).map_err(|e| format!("idle connection {}: {e}", open.len() + 1))?);
+    pub(crate) fn open(server: &Running, work: &Work) -> Result<Self> {
+        let path = server.path(work).ok_or("the server does not do this")?;
+        let begin = || -> Result<wharf_bench::Client> {
+            let mut client = wharf_bench::Client::connect(&server.process.address)?;
+            client.get(&path)?;
+            Ok(client)
+        };
+        let mut open = Vec::with_capacity(work.idle_connections);
+        while open.len() < work.idle_connections {
+            open.push(begin().map_err(|e| format!("idle connection {}: {e}", open.len() + 1))?);
         }
         Ok(Self { _open: open })
     }

@@ -88,9 +88,6 @@ fn run(arguments: &Arguments) -> Result<()> {
                 cell.samples.push(once(server, work, arguments.seconds, &arguments.client)?);
             }
         }
-        for (server, cell) in measured.iter().zip(&mut cells) {
-            cell.resident_kib = server.resident_kib()?;
-        }
         report.add(cells);
     }
     report.write(&arguments.json)?;
@@ -100,7 +97,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 
 /// One measurement, with its idle connections beside it: those of all servers at once would be too many for one process.
 fn once(server: &Running, work: &Work, seconds: u32, client: &Client) -> Result<Sample> {
-    let _idle = Idle::open(&server.process.address, work.idle_connections)?;
+    let _idle = Idle::open(server, work)?;
     if work.rate > 0 { paced(server, work, seconds, client) } else { measure(server, work, seconds, client) }
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct Sample {
     pub(crate) p99: f64,
     /// Milliseconds.
     pub(crate) p999: f64,
+    /// Of the server, with the idle connections of the work open.
+    pub(crate) resident_kib: u64,
 }
 
 /// All measurements of one server at one piece of work.
@@ -28,12 +30,11 @@ pub(crate) struct Cell {
     work: &'static str,
     server: &'static str,
     pub(crate) samples: Vec<Sample>,
-    pub(crate) resident_kib: u64,
 }
 
 impl Cell {
     pub(crate) const fn new(work: &'static str, server: &'static str) -> Self {
-        Self { work, server, samples: Vec::new(), resident_kib: 0 }
+        Self { work, server, samples: Vec::new() }
     }
 
     fn median(&self, of: impl Fn(&Sample) -> f64) -> f64 {
@@ -94,7 +95,7 @@ impl Report {
                 cell.median(|s| s.p99),
                 cell.median(|s| s.p999),
                 cell.median(|s| s.megabytes_per_second),
-                cell.resident_kib as f64 / 1024.0,
+                cell.median(|s| s.resident_kib as f64) / 1024.0,
             );
         }
         self.cells.extend(cells);

@@ -16,7 +16,7 @@ pub(crate) struct Work {
     pub(crate) connections: u32,
     /// Requests per second, by a client that keeps to them; 0 for as many as there can be.
     pub(crate) rate: u32,
-    /// Connections beside the load that do nothing.
+    /// Connections beside the load that have had an answer and do nothing.
     pub(crate) idle_connections: usize,
     /// Applications beside the one under load that do nothing: Wharf alone has such.
     pub(crate) idle_applications: usize,
