@@ -262,9 +262,9 @@ fn text(error: impl Display) -> String {
 
 /// The log on standard error, with everything the applications say.
 fn init_log(log: &settings::Log) -> Result<(), String> {
-    // rustls warns of each client that says the address as a name: whoever connects could fill the log. What is configured
-    // comes later, and so may say otherwise.
-    let filter = EnvFilter::try_new(format!("rustls=error,{}", log.level));
+    // rustls warns of each client that says the address as a name: whoever connects could fill the log. object_store tells of each
+    // attempt; what came of them all is said once. What is configured comes later, and so may say otherwise.
+    let filter = EnvFilter::try_new(format!("rustls=error,object_store=warn,{}", log.level));
     let filter = filter.map_err(|e| format!("log.level = \"{}\": {e}", log.level))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let done = match log.format {

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use wharf_tests::{Site, Wharf, chameleon, wait, workspace};
 
@@ -23,7 +24,11 @@ struct Bucket {
 
 impl Bucket {
     fn start(&self) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        self.start_at(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    fn start_at(&self, addr: SocketAddr) -> SocketAddr {
+        let listener = TcpListener::bind(addr).unwrap();
         let addr = listener.local_addr().unwrap();
         let this = self.clone();
         thread::spawn(move || {
@@ -157,6 +162,26 @@ fn a_folder_is_followed_too_and_other_files_are_left_alone() {
     std::fs::remove_file(releases.path().join("shop.so")).unwrap();
     wait("the application to be gone", || (wharf.get("/shop/").status == 404).then_some(()));
     assert!(wharf.get("/own/").text().contains("own"));
+}
+
+#[test]
+fn a_store_that_is_down_keeps_nobody_waiting_and_is_said_once() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = format!(
+        "[deploy.source]\nurl = \"s3://releases/prod\"\ninterval = \"200ms\"\nendpoint = \"http://{nobody}\"\naccess_key = \"AK\"\nsecret_key = \"hush\"\n"
+    );
+    let began = Instant::now();
+    let wharf = Site::new().with("wharf.toml", text).with("deploy/own.so", chameleon("own")).start(&[]);
+    assert!(wharf.get("/own/").text().contains("own"));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    // It has looked again by then.
+    let bucket = Bucket::default();
+    bucket.put("prod/shop.so", chameleon("one"));
+    bucket.start_at(nobody);
+    wait("the store to be followed", || (wharf.get("/shop/").status == 200).then_some(()));
+    let log = wharf.log();
+    assert_eq!(log.matches("it can't be listed").count(), 1, "{log}");
+    assert!(log.contains("Connection refused") && !log.contains("retry"), "{log}");
 }
 
 #[test]

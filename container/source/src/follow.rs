@@ -39,6 +39,15 @@ fn is_wanted(name: &str) -> bool {
     !name.starts_with('.') && !name.contains('/') && !stem.is_empty() && matches!(suffix, "so" | "toml")
 }
 
+/// What is behind an error: the store's own words tell the time that each attempt took, so that no two are alike.
+fn why(error: &object_store::Error) -> String {
+    let mut error: &dyn std::error::Error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
 impl Follow {
     pub(crate) fn new(store: Arc<dyn ObjectStore>, prefix: Path, deploy_dir: PathBuf, state: PathBuf) -> Self {
         let brought = fs::read(&state).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
@@ -65,8 +74,12 @@ impl Follow {
     }
 
     async fn attempt(&mut self) -> Result<(), String> {
-        let listed: Vec<ObjectMeta> =
-            self.store.list(Some(&self.prefix)).try_collect().await.map_err(|e| format!("it can't be listed: {e}"))?;
+        let listed: Vec<ObjectMeta> = self
+            .store
+            .list(Some(&self.prefix))
+            .try_collect()
+            .await
+            .map_err(|e| format!("it can't be listed: {}", why(&e)))?;
         let mut there = BTreeSet::new();
         let mut changed = Vec::new();
         for object in listed {
@@ -97,7 +110,7 @@ impl Follow {
     /// Brings a file, whole, by one rename.
     async fn bring(&mut self, name: &str, object: &ObjectMeta) -> Result<(), String> {
         let text = |e: io::Error| e.to_string();
-        let found = self.store.get(&object.location).await.map_err(|e| e.to_string())?;
+        let found = self.store.get(&object.location).await.map_err(|e| why(&e))?;
         let mark = mark(&found.meta);
         fs::create_dir_all(&self.deploy_dir).map_err(text)?;
         let mut file = tempfile::Builder::new()
@@ -109,7 +122,7 @@ impl Follow {
         let mut chunks = found.into_stream();
         let mut written = 0;
         while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|e| e.to_string())?;
+            let chunk = chunk.map_err(|e| why(&e))?;
             file.write_all(&chunk).map_err(text)?;
             written += chunk.len() as u64;
         }

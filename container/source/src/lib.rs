@@ -12,10 +12,10 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use object_store::ObjectStore;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
+use object_store::{ObjectStore, RetryConfig};
 use wharf_kernel::settings::Source;
 
 use follow::Follow;
@@ -77,7 +77,9 @@ fn store(source: &Source) -> Result<(Arc<dyn ObjectStore>, Path), String> {
     }
     let rest = source.url.strip_prefix("s3://").unwrap_or_default();
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+    // The next look is the next attempt, after a moment's hiccup at the latest.
+    let retry = RetryConfig { max_retries: 2, ..RetryConfig::default() };
+    let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry);
     if let Some(endpoint) = &source.endpoint {
         builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
     }
