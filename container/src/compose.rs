@@ -26,7 +26,7 @@ use wharf_kernel::routes::{HostSpec, Routes};
 use wharf_kernel::settings::{self, AccessFormat, LogFormat, Settings};
 use wharf_kernel::{AccessSink, AppId, ServerCounters};
 use wharf_manager::{Door, Info, Listeners, Manager};
-use wharf_module::{ModuleConfig, ModuleLauncher};
+use wharf_module::{Frugal, ModuleConfig, ModuleLauncher};
 use wharf_observe::{AccessLog, AccessLogConfig, Format, Metrics, Sources, Target};
 
 use wharf_realm::Realms;
@@ -42,6 +42,7 @@ use crate::run::{OnReady, Running};
 /// # Errors
 /// What kept it from starting.
 pub(crate) fn run(mut settings: Settings, ready: OnReady) -> Result<ExitCode, String> {
+    let start = Frugal::begin();
     init_log(&settings.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -183,6 +184,7 @@ pub(crate) fn run(mut settings: Settings, ready: OnReady) -> Result<ExitCode, St
                 }
             }
             server.accept();
+            drop(start);
             acme::run(certificate, &handle);
             ready(Running { urls, deployer });
             let _ = std::io::stdout().flush();

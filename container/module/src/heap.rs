@@ -287,12 +287,15 @@ const USUAL_DELAY: c_long = 1000;
 
 /// As long as there is one, free memory goes back to the system at once. A start uses much, on several threads that then have
 /// nothing more to do, and what lies free there is looked at no more.
-pub(crate) struct Frugal(());
+#[derive(Debug)]
+pub struct Frugal(());
 
 static FRUGAL: Mutex<usize> = Mutex::new(0);
 
 impl Frugal {
-    pub(crate) fn begin() -> Self {
+    /// Begins to be so.
+    #[must_use = "it ends when this is dropped"]
+    pub fn begin() -> Self {
         let mut count = FRUGAL.lock().unwrap_or_else(PoisonError::into_inner);
         *count += 1;
         // SAFETY: the option of that number exists; an aligned word, written under the lock and read anew at each use.

@@ -32,7 +32,7 @@ mod symbolise;
 pub mod trial;
 mod upgrade;
 
-pub use heap::{Allocator, use_small_pages};
+pub use heap::{Allocator, Frugal, use_small_pages};
 pub use launcher::{ModuleConfig, ModuleLauncher};
 pub use probe::probe;
 pub use trial::trial_main;
