@@ -7,7 +7,7 @@ use wharf_kernel::Connection;
 use wharf_worker::timeout;
 
 use crate::berth::Guard;
-use crate::homed::Homed;
+use crate::homed::{Homed, homed};
 use crate::proxy_protocol::introduced;
 use crate::task::Boxed;
 use crate::tls::{self, Tls};
@@ -30,7 +30,7 @@ pub(crate) fn begin(worker: &Shared, socket: Socket, guard: Guard) -> Option<Box
     Some(match socket {
         Socket::Tcp { stream, proxy_protocol, tls } => {
             let connection = Connection::new(stream.peer_addr().ok(), stream.local_addr().ok(), false);
-            let stream = Homed::new(TcpStream::from_std(stream).ok()?, guard.berth.clone());
+            let stream = homed(TcpStream::from_std(stream).ok()?, guard.berth.clone());
             if tls.is_none() && !proxy_protocol && !worker.pipeline.limits.http2.cleartext {
                 Box::pin(http1::serve(stream, connection, guard))
             } else {
@@ -38,7 +38,7 @@ pub(crate) fn begin(worker: &Shared, socket: Socket, guard: Guard) -> Option<Box
             }
         }
         Socket::Unix(stream) => {
-            let stream = Homed::new(UnixStream::from_std(stream).ok()?, guard.berth.clone());
+            let stream = homed(UnixStream::from_std(stream).ok()?, guard.berth.clone());
             Box::pin(http1::serve(stream, Connection::new(None, None, false), guard))
         }
     })

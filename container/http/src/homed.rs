@@ -1,40 +1,31 @@
 //! What hangs on the runtime of the worker at which a connection is: its socket moves along with it.
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use wharf_kernel::workers;
-use wharf_worker::{Movable, Timer};
+use wharf_worker::{Home, Movable, Moving, Timer};
 
 use crate::berth::Berth;
 use crate::worker::Shared;
 
 /// The socket of a connection, in the runtime of the worker at which the connection is.
-pub(crate) struct Homed<S> {
+pub(crate) type Homed<S> = Moving<AtBerth<S>>;
+
+/// A socket of the runtime of the worker at which the connection is.
+pub(crate) fn homed<S: Movable>(socket: S, berth: Arc<Berth>) -> Homed<S> {
+    Moving::at(AtBerth { socket: Some(socket), home: berth.number(), berth })
+}
+
+pub(crate) struct AtBerth<S> {
     /// `None` once it could not be moved.
     socket: Option<S>,
     berth: Arc<Berth>,
     home: usize,
 }
 
-impl<S: Movable> Homed<S> {
-    /// A socket of the runtime of that worker.
-    pub(crate) fn new(socket: S, berth: Arc<Berth>) -> Self {
-        Self { socket: Some(socket), home: berth.number(), berth }
-    }
-
-    #[inline]
-    fn here(&mut self) -> io::Result<Pin<&mut S>> {
-        if self.berth.number() != self.home {
-            self.follow()?;
-        }
-        self.socket.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
-    }
-
+impl<S: Movable> AtBerth<S> {
     #[cold]
     fn follow(&mut self) -> io::Result<()> {
         // Before the look at the runtime: if it moves on in between, the next poll sees that.
@@ -46,38 +37,15 @@ impl<S: Movable> Homed<S> {
     }
 }
 
-impl<S: Movable> AsyncRead for Homed<S> {
-    #[inline]
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.here()?.poll_read(cx, buffer)
-    }
-}
-
-impl<S: Movable> AsyncWrite for Homed<S> {
-    #[inline]
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.here()?.poll_write(cx, bytes)
-    }
+impl<S: Movable> Home for AtBerth<S> {
+    type Socket = S;
 
     #[inline]
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.here()?.poll_write_vectored(cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.as_ref().is_some_and(AsyncWrite::is_write_vectored)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.here()?.poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.here()?.poll_shutdown(cx)
+    fn here(&mut self) -> io::Result<&mut S> {
+        if self.berth.number() != self.home {
+            self.follow()?;
+        }
+        self.socket.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
 

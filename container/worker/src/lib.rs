@@ -13,7 +13,7 @@ use std::future::{Future, poll_fn};
 use wharf_kernel::workers::OfWorker;
 
 pub use executor::{Here, spawn};
-pub use socket::{Movable, Socket};
+pub use socket::{Home, Movable, Moving, Polling, Socket};
 pub use timer::{Timer, timeout, timeout_at};
 
 /// Waits for what is begun again where another worker goes on with it.

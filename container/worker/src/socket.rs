@@ -26,33 +26,47 @@ impl Movable for UnixStream {
     }
 }
 
-/// A socket, in the runtime of the worker that polls it.
-pub struct Socket<S>(OfWorker<io::Result<S>>);
+/// What keeps a socket in the right runtime.
+pub trait Home: Unpin {
+    /// The socket.
+    type Socket: Movable;
 
-impl<S: Movable> Socket<S> {
-    /// A socket of this thread's runtime.
-    pub fn new(socket: S) -> Self {
-        Self(OfWorker::new(Ok(socket)))
+    /// It, in the runtime in which it is to be polled now.
+    ///
+    /// # Errors
+    /// When it could not be moved there, now or before.
+    fn here(&mut self) -> io::Result<&mut Self::Socket>;
+}
+
+/// A socket that is polled in the runtime that its home says.
+pub struct Moving<H>(H);
+
+impl<H: Home> Moving<H> {
+    /// The socket that this home has.
+    pub const fn at(home: H) -> Self {
+        Self(home)
     }
 
-    fn here(&mut self) -> io::Result<Pin<&mut S>> {
-        let lost = || Err(io::ErrorKind::NotConnected.into());
-        let socket = self.0.here(|socket| *socket = std::mem::replace(socket, lost()).and_then(S::moved));
-        socket.as_mut().map(Pin::new).map_err(|error| error.kind().into())
+    #[inline]
+    fn here(&mut self) -> io::Result<Pin<&mut H::Socket>> {
+        self.0.here().map(Pin::new)
     }
 }
 
-impl<S: Movable> AsyncRead for Socket<S> {
+impl<H: Home> AsyncRead for Moving<H> {
+    #[inline]
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.here()?.poll_read(cx, buffer)
     }
 }
 
-impl<S: Movable> AsyncWrite for Socket<S> {
+impl<H: Home> AsyncWrite for Moving<H> {
+    #[inline]
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.here()?.poll_write(cx, bytes)
     }
 
+    #[inline]
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -61,6 +75,7 @@ impl<S: Movable> AsyncWrite for Socket<S> {
         self.here()?.poll_write_vectored(cx, parts)
     }
 
+    /// Every [`Movable`] is a socket of the system.
     fn is_write_vectored(&self) -> bool {
         true
     }
@@ -71,5 +86,28 @@ impl<S: Movable> AsyncWrite for Socket<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.here()?.poll_shutdown(cx)
+    }
+}
+
+/// The worker that polls.
+pub struct Polling<S>(OfWorker<io::Result<S>>);
+
+impl<S: Movable> Home for Polling<S> {
+    type Socket = S;
+
+    fn here(&mut self) -> io::Result<&mut S> {
+        let lost = || Err(io::ErrorKind::NotConnected.into());
+        let socket = self.0.here(|socket| *socket = std::mem::replace(socket, lost()).and_then(S::moved));
+        socket.as_mut().map_err(|error| error.kind().into())
+    }
+}
+
+/// A socket, in the runtime of the worker that polls it.
+pub type Socket<S> = Moving<Polling<S>>;
+
+impl<S: Movable> Socket<S> {
+    /// A socket of this thread's runtime.
+    pub fn new(socket: S) -> Self {
+        Self(Polling(OfWorker::new(Ok(socket))))
     }
 }
