@@ -12,6 +12,7 @@ use tower_service::Service;
 pub(crate) use wharf_abi::contain;
 
 use crate::mount::Mounted;
+use crate::request::Crossed;
 use crate::web::Web;
 use crate::{App, Body, BoxError, Request, Response, ServletContext};
 
@@ -52,6 +53,11 @@ pub trait Application: Send + Sync + 'static {
     ///
     /// It borrows the application, so that requests on several processors do not share a reference count.
     fn call(&self, request: Request) -> BoxFuture<'_, Response>;
+
+    /// Answers a request that came from the container, as [`Self::call`].
+    fn crossed(&self, request: Crossed) -> BoxFuture<'_, Response> {
+        self.call(request.into())
+    }
 
     /// Stops it: servlets, then filters, then context listeners, in reverse order. All are stopped even when one fails;
     /// the first error is returned.

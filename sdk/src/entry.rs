@@ -229,7 +229,7 @@ impl Future for Answer {
                 && let State::New(request) = std::mem::replace(&mut this.state, State::Done)
             {
                 match ffi::request(request, running.contexts.local()) {
-                    Ok(request) => this.state = State::Running(running.app.call(request)),
+                    Ok(request) => this.state = State::Running(running.app.crossed(request)),
                     Err(error) => {
                         tracing::warn!("the request can't be represented: {error}");
                         let bad = Response::status(http::StatusCode::BAD_REQUEST);

@@ -17,18 +17,20 @@ use wharf_abi::{
 
 use crate::body::BodyKind;
 use crate::facts::{LocalContext, RequestFacts, write_target};
+use crate::field_name::field_name;
 use crate::log::for_request;
+use crate::request::Crossed;
 use crate::response::ResponseParts;
 use crate::tunnel::Tunnel;
 use crate::upgrade::Switch;
-use crate::{Body, BoxError, Request, Response};
+use crate::{Body, BoxError, Response};
 
 /// Makes a request of what the container handed over.
-pub(crate) fn request(mut ffi: FfiRequest, context: &LocalContext) -> Result<Request, http::Error> {
+pub(crate) fn request(mut ffi: FfiRequest, context: &LocalContext) -> Result<Crossed, http::Error> {
     let body = ffi.body.take().map_or_else(Body::empty, |body| Body::new(Incoming { body, ended: false }));
     let method = Method::from_bytes(ffi.text(|h| h.method).as_bytes())?;
     let version = version(ffi.head().version);
-    Ok(Request::crossed(method, version, body, RequestFacts::crossed(ffi, context.clone())))
+    Ok(Crossed { method, version, body, facts: RequestFacts::crossed(ffi, context.clone()) })
 }
 
 fn version(number: u8) -> Version {
@@ -73,7 +75,7 @@ fn table(ffi: &FfiRequest, mut buffer: Bytes) -> HeaderMap {
     for (name, value) in ffi.headers() {
         // SAFETY: what the container sends is what it has read as a field value (`Header::value`).
         let value = unsafe { HeaderValue::from_maybe_shared_unchecked(buffer.split_to(value.len())) };
-        if let Ok(name) = HeaderName::from_lowercase(name.as_bytes()) {
+        if let Some(name) = field_name(name.as_bytes()) {
             map.append(name, value);
         }
     }

@@ -36,6 +36,7 @@ pub mod extract;
 mod facts;
 #[allow(unsafe_code)]
 mod ffi;
+mod field_name;
 mod filter;
 mod filter_mapping;
 #[cfg(any(feature = "axum", feature = "serve"))]

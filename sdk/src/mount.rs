@@ -9,6 +9,7 @@ use tower_service::Service;
 use crate::application::{Application, BoxFuture, ServletInfo, answer};
 #[cfg(any(feature = "axum", feature = "serve"))]
 use crate::on_upgrade;
+use crate::request::Crossed;
 use crate::slots::Slots;
 use crate::{Body, BoxError, Error, Request, Response, Servlet, ServletContext};
 
@@ -53,14 +54,15 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    #[cfg_attr(not(any(feature = "axum", feature = "serve")), expect(unused_mut))]
-    async fn answer(&self, mut request: Request) -> Result<Response, Error> {
-        #[cfg(any(feature = "axum", feature = "serve"))]
-        let handshake = on_upgrade::offer(&mut request);
+    async fn answer(&self, request: impl FnOnce() -> http::Request<Body>) -> Result<Response, Error> {
         let mut service = self.take();
         let failed = |error: S::Error| Error::boxed(error.into());
         poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
-        let answer = service.call(request.into_http());
+        #[cfg_attr(not(any(feature = "axum", feature = "serve")), expect(unused_mut))]
+        let mut request = request();
+        #[cfg(any(feature = "axum", feature = "serve"))]
+        let handshake = on_upgrade::offer(&mut request);
+        let answer = service.call(request);
         self.give_back(service);
         let response: Response = answer.await.map_err(failed)?.map(Body::settled).into();
         #[cfg(any(feature = "axum", feature = "serve"))]
@@ -88,7 +90,11 @@ where
     }
 
     fn call(&self, request: Request) -> BoxFuture<'_, Response> {
-        answer(|| async move { self.answer(request).await.unwrap_or_else(Error::into_response) })
+        answer(|| async move { self.answer(|| request.into_http()).await.unwrap_or_else(Error::into_response) })
+    }
+
+    fn crossed(&self, request: Crossed) -> BoxFuture<'_, Response> {
+        answer(|| async move { self.answer(|| request.into_http()).await.unwrap_or_else(Error::into_response) })
     }
 
     fn stop(&self) -> BoxFuture<'_, Result<(), BoxError>> {
@@ -105,6 +111,6 @@ where
     B::Error: Into<BoxError>,
 {
     async fn service(&self, request: Request) -> Result<Response, Error> {
-        self.answer(request).await
+        self.answer(|| request.into_http()).await
     }
 }

@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use crate::application::BoxFuture;
 use crate::goodbye::{Guest, Polite};
 use crate::upgrade::{Handler, Stream};
-use crate::{Body, Request, ServletContext, upgrade};
+use crate::{Body, ContainerInfo, ServletContext, upgrade};
 
 const HEAD: &[u8] = b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: it\r\n\r\n";
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
@@ -45,8 +45,8 @@ type Connection = Pin<Box<dyn Stream>>;
 const GOODBYE: Duration = Duration::from_secs(3);
 
 /// Puts an `OnUpgrade` into a request that asks for an upgrade.
-pub(crate) fn offer(request: &mut Request) -> Option<Box<Handshake>> {
-    if request.field_values("upgrade").next().is_none() || !upgrade::asks(request.version(), request.headers()) {
+pub(crate) fn offer(request: &mut http::Request<Body>) -> Option<Box<Handshake>> {
+    if !upgrade::asks(request.version(), request.headers()) {
         return None;
     }
     let (go, told) = oneshot::channel::<()>();
@@ -81,8 +81,10 @@ pub(crate) fn offer(request: &mut Request) -> Option<Box<Handshake>> {
     // It reads the head, calls the service, and waits.
     let _ = server.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     let on_upgrade = found.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+    let info = request.extensions().get::<ContainerInfo>();
+    let polite = info.filter(|_| upgrade::asks_for(request.version(), request.headers(), "websocket"));
+    let polite = polite.map(|info| info.context().clone());
     request.extensions_mut().insert(on_upgrade);
-    let polite = request.asks_for_upgrade("websocket").then(|| request.context().clone());
     Some(Box::new(Handshake { server, connection, go, polite }))
 }
 

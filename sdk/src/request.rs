@@ -94,6 +94,52 @@ fn headers_of(facts: &RequestFacts) -> HeaderMap {
     facts.lent().map(ffi::headers).unwrap_or_default()
 }
 
+/// A request from the container, of which nothing has been read yet.
+#[doc(hidden)]
+pub struct Crossed {
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+    pub(crate) body: Body,
+    pub(crate) facts: RequestFacts,
+}
+
+impl Crossed {
+    /// As [`Request::into_http`]; it needs not become a [`Request`] first.
+    pub(crate) fn into_http(self) -> http::Request<Body> {
+        self.with_all(Extensions::new())
+    }
+
+    fn with_all(self, extensions: Extensions) -> http::Request<Body> {
+        let (uri, headers) = match self.facts.lent() {
+            Some(ffi) => ffi::target_and_headers(ffi, self.facts.context().context_path()),
+            None => (uri_of(&self.facts), HeaderMap::new()),
+        };
+        self.with(uri, headers, extensions)
+    }
+
+    fn with(self, uri: Uri, headers: HeaderMap, extensions: Extensions) -> http::Request<Body> {
+        let Self { method, version, body, facts } = self;
+        let mut request = http::Request::new(body);
+        *request.method_mut() = method;
+        *request.version_mut() = version;
+        // What was there holds nothing: it needs not be looked through.
+        std::mem::forget(std::mem::replace(request.uri_mut(), uri));
+        std::mem::forget(std::mem::replace(request.headers_mut(), headers));
+        *request.extensions_mut() = if extensions.is_empty() { room() } else { extensions };
+        request.extensions_mut().insert(ContainerInfo::new(facts));
+        request
+    }
+}
+
+impl From<Crossed> for Request {
+    /// Its target and header fields are read when they are asked for.
+    fn from(crossed: Crossed) -> Self {
+        let Crossed { method, version, body, facts } = crossed;
+        let (uri, headers) = (OnceCell::new(), OnceCell::new());
+        Self(Box::new(Inner { method, version, uri, headers, extensions: Extensions::new(), body, facts }))
+    }
+}
+
 impl Request {
     /// A request whose URI is already relative to the context (see `target_in_context`).
     pub(crate) fn from_parts(parts: request::Parts, body: Body, facts: RequestFacts) -> Self {
@@ -102,28 +148,20 @@ impl Request {
         Self(Box::new(Inner { method, version, uri, headers, extensions, body, facts }))
     }
 
-    /// A request from the container, whose target and header fields are read when they are asked for.
-    pub(crate) fn crossed(method: Method, version: Version, body: Body, facts: RequestFacts) -> Self {
-        let (uri, headers) = (OnceCell::new(), OnceCell::new());
-        Self(Box::new(Inner { method, version, uri, headers, extensions: Extensions::new(), body, facts }))
-    }
-
     /// The request as any `http` library knows it: its URI is the canonical path without the context path, and the
     /// container's gifts are in its extensions as a [`ContainerInfo`].
     pub fn into_http(self) -> http::Request<Body> {
         let Inner { method, version, uri, headers, extensions, body, facts } = *self.0;
-        let (uri, headers) = match (uri.into_inner(), headers.into_inner(), facts.lent()) {
-            (None, None, Some(ffi)) => ffi::target_and_headers(ffi, facts.context().context_path()),
-            (uri, headers, _) => (uri.unwrap_or_else(|| uri_of(&facts)), headers.unwrap_or_else(|| headers_of(&facts))),
-        };
-        let mut request = http::Request::new(body);
-        *request.method_mut() = method;
-        *request.version_mut() = version;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
-        *request.extensions_mut() = if extensions.is_empty() { room() } else { extensions };
-        request.extensions_mut().insert(ContainerInfo::new(facts));
-        request
+        let crossed = Crossed { method, version, body, facts };
+        match (uri.into_inner(), headers.into_inner()) {
+            (None, None) => crossed.with_all(extensions),
+            (uri, headers) => {
+                let facts = &crossed.facts;
+                let uri = uri.unwrap_or_else(|| uri_of(facts));
+                let headers = headers.unwrap_or_else(|| headers_of(facts));
+                crossed.with(uri, headers, extensions)
+            }
+        }
     }
 
     /// The request of an `http` library again, as [`Request::into_http`] gave it away; `None` when somebody has taken its

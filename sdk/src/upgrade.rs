@@ -173,12 +173,15 @@ pub(crate) fn asks(version: Version, headers: &HeaderMap) -> bool {
         && has_token(headers, header::CONNECTION, "upgrade")
 }
 
+/// Whether a request asks to go on with this protocol.
+pub(crate) fn asks_for(version: Version, headers: &HeaderMap, protocol: &str) -> bool {
+    asks(version, headers) && has_token(headers, header::UPGRADE, protocol)
+}
+
 impl Request {
     /// Whether the client asks to go on with this protocol (`Upgrade: PROTOCOL`, in whatever case).
     pub fn asks_for_upgrade(&self, protocol: &str) -> bool {
-        self.version() == Version::HTTP_11
-            && has_token(self.headers(), header::CONNECTION, "upgrade")
-            && has_token(self.headers(), header::UPGRADE, protocol)
+        asks_for(self.version(), self.headers(), protocol)
     }
 
     /// Goes on with another protocol on this connection (`HttpServletRequest.upgrade`): answers 101, and hands the raw

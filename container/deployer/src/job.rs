@@ -134,7 +134,7 @@ impl Job {
             .map_err(|e| e.to_string())?;
         Ok(Box::new(Exchange {
             session: wharf_kernel::session::SessionSlot::default(),
-            request,
+            request: Box::new(request),
             path: PathElements {
                 encoded: encoded.into(),
                 decoded: decoded.into(),

@@ -39,7 +39,7 @@ fn call(app: &Arc<dyn Launched>, path: &str, user: Option<&str>) -> ResponseFutu
     }
     let decoded: Arc<str> = target.split('?').next().unwrap().into();
     let exchange = Exchange {
-        request,
+        request: Box::new(request),
         path: PathElements {
             encoded: decoded.clone(),
             decoded,

@@ -61,7 +61,7 @@ async fn send(site: &Arc<dyn Launched>, method: &str, path: &str, headers: &[(&s
     let encoded: Arc<str> = target.split('?').next().unwrap().into();
     let exchange = Box::new(Exchange {
         session: wharf_kernel::session::SessionSlot::default(),
-        request: request.body(Body::empty()).unwrap(),
+        request: Box::new(request.body(Body::empty()).unwrap()),
         path: PathElements {
             decoded: encoded.replace("%20", " ").into(),
             encoded,

@@ -37,7 +37,7 @@ pub(crate) struct Mapped {
 /// Maps a request and hands it to its endpoint.
 pub(crate) fn dispatch(
     routes: &Routes,
-    request: Request<Body>,
+    request: Box<Request<Body>>,
     authority: check::Authority,
     connection: &Arc<Connection>,
     id: &Arc<str>,
@@ -186,7 +186,7 @@ async fn settle(
 }
 
 /// The same where no servlet takes the path.
-async fn settle_nowhere(verdict: Verdict, mut request: Request<Body>, id: Arc<str>) -> Response<Body> {
+async fn settle_nowhere(verdict: Verdict, mut request: Box<Request<Body>>, id: Arc<str>) -> Response<Body> {
     let decided = decide(verdict, request.body_mut()).await;
     let denied = decided.err().unwrap_or_else(|| Denied::new(StatusCode::NOT_FOUND));
     refusal(denied, &id, request.headers())

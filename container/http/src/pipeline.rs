@@ -149,7 +149,7 @@ impl Pipeline {
         };
         let dispatched = catch_unwind(AssertUnwindSafe(|| match &self.protect {
             Some(protect) if protect.wraps(&request) => {
-                let wrapped = protect.wrap(request, |request| match call(request) {
+                let wrapped = protect.wrap(*request, |request| match call(Box::new(request)) {
                     State::Running(future, permit) => Box::pin(async move {
                         let _permit = permit;
                         future.await
@@ -234,10 +234,10 @@ pub(crate) fn write_refused(pipeline: &Pipeline, connection: &Connection, status
 }
 
 /// Takes the body out, if there is one.
-fn split(request: Request<Incoming>) -> (Request<Body>, Option<Incoming>) {
+fn split(request: Request<Incoming>) -> (Box<Request<Body>>, Option<Incoming>) {
     let (head, incoming) = request.into_parts();
     let incoming = (!incoming.is_end_stream()).then_some(incoming);
-    (Request::from_parts(head, Body::empty()), incoming)
+    (Box::new(Request::from_parts(head, Body::empty())), incoming)
 }
 
 fn record<B>(request: &Request<B>, connection: &Connection, id: &Arc<str>) -> AccessRecord {

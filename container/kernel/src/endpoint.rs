@@ -162,8 +162,8 @@ impl Authenticated {
 
 /// One request on its way to an endpoint.
 pub struct Exchange {
-    /// The request as it came, target included.
-    pub request: http::Request<Body>,
+    /// The request as it came, target included. Boxed, for it is handed through much before it is answered, and is large.
+    pub request: Box<http::Request<Body>>,
     /// Its path, mapped.
     pub path: PathElements,
     /// Host the client asked for, with the port if given: from the absolute-form target, else from the Host header.

@@ -42,6 +42,8 @@ pub fn number() -> usize {
 #[cold]
 fn take() -> usize {
     let mut number = SHARED;
+    // What follows may allocate, and the allocator asks for the number.
+    NUMBER.set(number);
     // A thread that is ending could not give it back.
     if GIVE_BACK.try_with(|_| ()).is_ok() {
         let taken = TAKEN.fetch_update(Ordering::Acquire, Ordering::Relaxed, |taken| {

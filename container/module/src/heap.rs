@@ -3,16 +3,15 @@
 //! A heap is mimalloc's first-class heap (version 3: any thread may allocate from it, and destroying it frees every live
 //! block at once). Its code and thread-local state are the executable's, so nothing of it hangs on the module.
 
-use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
-use std::ffi::{c_int, c_long, c_void};
-use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicI64, AtomicPtr, Ordering};
 
 use wharf_abi::HeapApi;
 use wharf_kernel::per_thread::{SHARED, number};
 
-use crate::bins::{Bins, rounded};
+use crate::bins::{Bins, NATURAL, rounded};
+use crate::resident::{give_back, small_pages_at};
 
 use libmimalloc_sys as _;
 
@@ -33,18 +32,12 @@ unsafe extern "C" {
     fn mi_heap_new() -> *mut c_void;
     fn mi_heap_destroy(heap: *mut c_void);
     fn mi_heap_collect(heap: *mut c_void, force: bool);
-    fn mi_collect(force: bool);
-    fn mi_option_set(option: c_int, value: c_long);
     fn mi_heap_malloc(heap: *mut c_void, size: usize) -> *mut c_void;
     fn mi_heap_malloc_aligned(heap: *mut c_void, size: usize, align: usize) -> *mut c_void;
     fn mi_heap_zalloc_aligned(heap: *mut c_void, size: usize, align: usize) -> *mut c_void;
     fn mi_heap_realloc_aligned(heap: *mut c_void, block: *mut c_void, size: usize, align: usize) -> *mut c_void;
     fn mi_heap_visit_blocks(heap: *mut c_void, each: bool, visit: Visitor, arg: *mut c_void) -> bool;
     fn mi_free(block: *mut c_void);
-    fn mi_malloc(size: usize) -> *mut c_void;
-    fn mi_malloc_aligned(size: usize, align: usize) -> *mut c_void;
-    fn mi_zalloc_aligned(size: usize, align: usize) -> *mut c_void;
-    fn mi_realloc_aligned(block: *mut c_void, size: usize, align: usize) -> *mut c_void;
 }
 
 /// What a thread has of a heap; the last slot is that of all threads without a number of their own. A cache line of its own.
@@ -157,9 +150,6 @@ unsafe fn inner<'a>(heap: *mut ()) -> &'a Inner {
     unsafe { &*heap.cast::<Inner>() }
 }
 
-/// Every block of mimalloc that is not smaller is aligned to this, so most need no other function.
-const NATURAL: usize = 16;
-
 unsafe extern "C" fn alloc(heap: *mut (), size: usize, align: usize) -> *mut u8 {
     // SAFETY: called through the `HeapApi` of a live heap.
     let inner = unsafe { inner(heap) };
@@ -215,110 +205,6 @@ unsafe extern "C" fn free(heap: *mut (), block: *mut u8, size: usize) {
     }
     // SAFETY: called with a live block of it.
     unsafe { mi_free(block.cast()) };
-}
-
-/// The allocator for the container's own code: mimalloc, as for the modules, without a heap of its own.
-pub struct Allocator;
-
-// SAFETY: mimalloc keeps the contract of `malloc` for every size and alignment.
-unsafe impl GlobalAlloc for Allocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: any size and alignment.
-        unsafe {
-            if layout.align() <= NATURAL && layout.align() <= layout.size() {
-                mi_malloc(layout.size()).cast()
-            } else {
-                mi_malloc_aligned(layout.size(), layout.align()).cast()
-            }
-        }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: any size and alignment.
-        unsafe { mi_zalloc_aligned(layout.size(), layout.align()).cast() }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
-        // SAFETY: a live block of mimalloc, as the caller promises.
-        unsafe { mi_free(block.cast()) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: a live block of mimalloc, as the caller promises.
-        unsafe { mi_realloc_aligned(block.cast(), size, layout.align()).cast() }
-    }
-}
-
-/// The mapping that was last kept to small pages: begin and end.
-static SMALL_PAGES: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
-
-/// Keeps the kernel from backing the heaps with huge pages. Heaps are many and mostly small, and lie beside each other in one
-/// mapping: where a few KiB are in use, 2 MiB would be held.
-///
-/// mimalloc is built not to ask for them (the feature `no_thp`); where the kernel gives them unasked, the mapping is told directly: a setting
-/// of the process would hold for the programs that the container starts, too. Without `/proc`, nothing happens.
-pub fn use_small_pages() {
-    let block = Box::new(0_u8);
-    small_pages_at((&raw const *block).addr());
-}
-
-fn small_pages_at(address: usize) {
-    let [begin, end] = &SMALL_PAGES;
-    if (begin.load(Ordering::Relaxed)..end.load(Ordering::Relaxed)).contains(&address) {
-        return;
-    }
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
-    let mapping = maps.lines().find_map(|line| {
-        let (from, to) = line.split_once(' ')?.0.split_once('-')?;
-        let range = usize::from_str_radix(from, 16).ok()?..usize::from_str_radix(to, 16).ok()?;
-        range.contains(&address).then_some(range)
-    });
-    let Some(range) = mapping else { return };
-    // SAFETY: advice about pages changes nothing of what is in them; a range that is no longer mapped is refused.
-    unsafe { libc::madvise(std::ptr::without_provenance_mut(range.start), range.len(), libc::MADV_NOHUGEPAGE) };
-    begin.store(range.start, Ordering::Relaxed);
-    end.store(range.end, Ordering::Relaxed);
-}
-
-/// `mi_option_purge_delay` in `mi_option_t` of mimalloc 3.
-const PURGE_DELAY: c_int = 15;
-/// mimalloc's own value, in milliseconds.
-const USUAL_DELAY: c_long = 1000;
-
-/// As long as there is one, free memory goes back to the system at once. A start uses much, on several threads that then have
-/// nothing more to do, and what lies free there is looked at no more.
-#[derive(Debug)]
-pub struct Frugal(());
-
-static FRUGAL: Mutex<usize> = Mutex::new(0);
-
-impl Frugal {
-    /// Begins to be so.
-    #[must_use = "it ends when this is dropped"]
-    pub fn begin() -> Self {
-        let mut count = FRUGAL.lock().unwrap_or_else(PoisonError::into_inner);
-        *count += 1;
-        // SAFETY: the option of that number exists; an aligned word, written under the lock and read anew at each use.
-        unsafe { mi_option_set(PURGE_DELAY, 0) };
-        Self(())
-    }
-}
-
-impl Drop for Frugal {
-    fn drop(&mut self) {
-        let mut count = FRUGAL.lock().unwrap_or_else(PoisonError::into_inner);
-        *count -= 1;
-        if *count == 0 {
-            // SAFETY: as above.
-            unsafe { mi_option_set(PURGE_DELAY, USUAL_DELAY) };
-        }
-    }
-}
-
-/// Gives free memory of this thread, and what lies free in all heaps, back to the system.
-pub(crate) fn give_back() {
-    // SAFETY: no preconditions.
-    unsafe { mi_collect(true) };
 }
 
 /// The heap for the module that is being loaded on this thread, or null. Modules find it by name (`wharf_abi::HEAP_SYMBOL`).

@@ -17,8 +17,8 @@ use wharf_kernel::session::SessionManagers;
 use wharf_kernel::workers::Workers;
 
 use crate::generation::Generation;
-use crate::heap::Frugal;
 use crate::loaded::{Failed, Loaded, Made, on_short_lived_thread};
+use crate::resident::Frugal;
 use crate::{probe, trial};
 
 /// Where a [`ModuleLauncher`] works.

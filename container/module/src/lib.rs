@@ -8,6 +8,7 @@
 //!
 //! The big home of `unsafe` in the container.
 
+mod allocator;
 mod bins;
 mod cache;
 mod client;
@@ -24,6 +25,7 @@ mod lent;
 mod library;
 mod loaded;
 mod probe;
+mod resident;
 mod resource;
 mod session;
 mod sign;
@@ -32,7 +34,8 @@ mod symbolise;
 pub mod trial;
 mod upgrade;
 
-pub use heap::{Allocator, Frugal, use_small_pages};
+pub use allocator::Allocator;
 pub use launcher::{ModuleConfig, ModuleLauncher};
 pub use probe::probe;
+pub use resident::{Frugal, use_small_pages};
 pub use trial::trial_main;

@@ -417,7 +417,7 @@ impl Loaded {
         if unmapped {
             // SAFETY: the code that knew its blocks is gone.
             unsafe { heap.destroy() };
-            crate::heap::give_back();
+            crate::resident::give_back();
             interpose::forget_times(&self.extent);
             let _ = std::fs::remove_file(file);
         } else {

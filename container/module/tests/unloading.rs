@@ -59,7 +59,9 @@ impl Pool {
                 let peer: SocketAddr = "127.0.0.1:9".parse().unwrap();
                 let exchange = Box::new(Exchange {
                     session: wharf_kernel::session::SessionSlot::default(),
-                    request: http::Request::get(path.as_str()).header("x-test", "1").body(Body::empty()).unwrap(),
+                    request: Box::new(
+                        http::Request::get(path.as_str()).header("x-test", "1").body(Body::empty()).unwrap(),
+                    ),
                     path: PathElements {
                         encoded: path.as_str().into(),
                         decoded: path.as_str().into(),
