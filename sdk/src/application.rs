@@ -14,7 +14,7 @@ pub(crate) use wharf_abi::contain;
 use crate::mount::Mounted;
 use crate::request::Crossed;
 use crate::web::Web;
-use crate::{App, Body, BoxError, Request, Response, ServletContext};
+use crate::{App, Body, BoxError, Error, IntoResponse, Request, Response, ServletContext};
 
 /// A boxed future.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -208,19 +208,20 @@ pin_project_lite::pin_project! {
     }
 }
 
-impl<F: Future<Output = Response>> Future for Contained<F> {
+impl<F: Future<Output: IntoResponse>> Future for Contained<F> {
     type Output = Response;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
         let future = self.project().future;
-        contain(|| future.poll(cx)).unwrap_or_else(|| Poll::Ready(Response::status(StatusCode::INTERNAL_SERVER_ERROR)))
+        contain(|| future.poll(cx).map(|answer| answer.into_response().unwrap_or_else(Error::into_response)))
+            .unwrap_or_else(|| Poll::Ready(Response::status(StatusCode::INTERNAL_SERVER_ERROR)))
     }
 }
 
 /// Boxes the answer that `make` makes, whose panics become responses. Made after the box, it needs not be moved there.
 pub(crate) fn answer<'a, F>(make: impl FnOnce() -> F) -> BoxFuture<'a, Response>
 where
-    F: Future<Output = Response> + Send + 'a,
+    F: Future<Output: IntoResponse> + Send + 'a,
 {
     let place = Box::<Contained<F>>::new_uninit();
     let boxed = Box::write(place, Contained { future: make() });

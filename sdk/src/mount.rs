@@ -1,14 +1,19 @@
 //! A tower service, such as an axum `Router`, as an application or as one servlet of it.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn, ready};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{self, Context, Poll, Waker};
 
 use bytes::Bytes;
+use http::StatusCode;
+use pin_project_lite::pin_project;
 use tower_service::Service;
+use wharf_abi::contain;
 
 use crate::application::{Application, BoxFuture, ServletInfo, answer};
 #[cfg(any(feature = "axum", feature = "serve"))]
-use crate::on_upgrade;
+use crate::on_upgrade::{Handshake, offer};
 use crate::request::Crossed;
 use crate::slots::Slots;
 use crate::{Body, BoxError, Error, Request, Response, Servlet, ServletContext};
@@ -54,22 +59,61 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    async fn answer(&self, request: impl FnOnce() -> http::Request<Body>) -> Result<Response, Error> {
-        let mut service = self.take();
-        let failed = |error: S::Error| Error::boxed(error.into());
-        poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
-        #[cfg_attr(not(any(feature = "axum", feature = "serve")), expect(unused_mut))]
-        let mut request = request();
-        #[cfg(any(feature = "axum", feature = "serve"))]
-        let handshake = on_upgrade::offer(&mut request);
-        let answer = service.call(request);
+    /// Asks the service, which is ready, and lets other requests have it again.
+    fn ask(&self, mut service: S, mut request: http::Request<Body>) -> Asked<S::Future> {
+        let handshake = offer(&mut request);
+        let future = service.call(request);
         self.give_back(service);
-        let response: Response = answer.await.map_err(failed)?.map(Body::settled).into();
+        Asked { future, handshake }
+    }
+
+    async fn answer(&self, request: Request) -> Result<Response, Error> {
+        let mut service = self.take();
+        poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
+        self.ask(service, request.into_http()).await
+    }
+}
+
+#[cfg(any(feature = "axum", feature = "serve"))]
+type Offered = Option<Box<Handshake>>;
+/// Without hyper, nobody can offer an upgrade as it does.
+#[cfg(not(any(feature = "axum", feature = "serve")))]
+type Offered = Option<std::convert::Infallible>;
+#[cfg(not(any(feature = "axum", feature = "serve")))]
+fn offer(_: &mut http::Request<Body>) -> Offered {
+    None
+}
+
+fn failed(error: impl Into<BoxError>) -> Error {
+    Error::boxed(error.into())
+}
+
+pin_project! {
+    /// What a service was asked. Written out, since an `async fn` would move what it waits for once more.
+    struct Asked<F> {
+        #[pin]
+        future: F,
+        handshake: Offered,
+    }
+}
+
+impl<F, B, E> Future for Asked<F>
+where
+    F: Future<Output = Result<http::Response<B>, E>>,
+    E: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Output = Result<Response, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response: Response = task::ready!(this.future.poll(cx)).map_err(failed)?.map(Body::settled).into();
         #[cfg(any(feature = "axum", feature = "serve"))]
-        if let (http::StatusCode::SWITCHING_PROTOCOLS, Some(handshake)) = (response.status_code(), handshake) {
-            return Ok(response.switching(handshake.into_handler()));
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(handshake)) = (response.status_code(), this.handshake.take()) {
+            return Poll::Ready(Ok(response.switching(handshake.into_handler())));
         }
-        Ok(response)
+        Poll::Ready(Ok(response))
     }
 }
 
@@ -90,11 +134,20 @@ where
     }
 
     fn call(&self, request: Request) -> BoxFuture<'_, Response> {
-        answer(|| async move { self.answer(|| request.into_http()).await.unwrap_or_else(Error::into_response) })
+        answer(|| self.answer(request))
     }
 
     fn crossed(&self, request: Crossed) -> BoxFuture<'_, Response> {
-        answer(|| async move { self.answer(|| request.into_http()).await.unwrap_or_else(Error::into_response) })
+        // Most services are ready at all times: then nothing but their own future has to be kept.
+        let asked = contain(|| -> BoxFuture<'_, Response> {
+            let mut service = self.take();
+            match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Ok(())) => answer(|| self.ask(service, request.into_http())),
+                Poll::Ready(Err(error)) => Box::pin(ready(failed(error).into_response())),
+                Poll::Pending => self.call(request.into()),
+            }
+        });
+        asked.unwrap_or_else(|| Box::pin(ready(Response::status(StatusCode::INTERNAL_SERVER_ERROR))))
     }
 
     fn stop(&self) -> BoxFuture<'_, Result<(), BoxError>> {
@@ -111,6 +164,6 @@ where
     B::Error: Into<BoxError>,
 {
     async fn service(&self, request: Request) -> Result<Response, Error> {
-        self.answer(|| request.into_http()).await
+        self.answer(request).await
     }
 }

@@ -227,7 +227,7 @@ impl<S: Servlet> AnyServlet for S {
     }
 
     fn answer(&self, request: Request) -> BoxFuture<'_, Response> {
-        answer(|| async move { Servlet::service(self, request).await.unwrap_or_else(Error::into_response) })
+        answer(|| Servlet::service(self, request))
     }
 
     fn service(&self, request: Request) -> BoxFuture<'_, Result<Response, Error>> {

@@ -166,7 +166,6 @@ pub(crate) fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &s
 }
 
 /// Whether a request asks to upgrade its connection to anything at all.
-#[cfg(any(feature = "axum", feature = "serve"))]
 pub(crate) fn asks(version: Version, headers: &HeaderMap) -> bool {
     version == Version::HTTP_11
         && headers.contains_key(header::UPGRADE)
