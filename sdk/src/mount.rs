@@ -167,3 +167,93 @@ where
         self.answer(request).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::ContainerInfo;
+    use crate::local::{Local, Peer};
+
+    /// Has its requests answered as those are that cross the border.
+    struct Crossing<S>(Mounted<S>);
+
+    impl Application for Crossing<Moody> {
+        fn servlets(&self) -> Vec<ServletInfo> {
+            Vec::new()
+        }
+
+        fn start(&self, context: Arc<ServletContext>) -> BoxFuture<'_, Result<(), BoxError>> {
+            self.0.start(context)
+        }
+
+        fn call(&self, request: Request) -> BoxFuture<'_, Response> {
+            let (mut parts, body) = request.into_http().into_parts();
+            let facts = parts.extensions.remove::<ContainerInfo>().unwrap().into_facts();
+            self.0.crossed(Crossed { method: parts.method, version: parts.version, body, facts })
+        }
+
+        fn stop(&self) -> BoxFuture<'_, Result<(), BoxError>> {
+            self.0.stop()
+        }
+    }
+
+    #[derive(Clone)]
+    enum Moody {
+        /// Ready when it was asked so often; counts.
+        After(usize, Arc<AtomicUsize>),
+        Failing,
+        Panicking,
+    }
+
+    impl Service<http::Request<Body>> for Moody {
+        type Response = http::Response<Body>;
+        type Error = BoxError;
+        type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+        fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            match self {
+                Self::After(often, asked) if asked.fetch_add(1, Ordering::Relaxed) < *often => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                Self::Failing => Poll::Ready(Err("no room".into())),
+                _ => Poll::Ready(Ok(())),
+            }
+        }
+
+        fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+            assert!(!matches!(self, Self::Panicking), "as was to be");
+            ready(Ok(http::Response::new(request.method().to_string().into())))
+        }
+    }
+
+    #[tokio::test]
+    async fn services_that_are_not_ready_fail_or_panic() {
+        let asked = Arc::<AtomicUsize>::default();
+        let context = ServletContext::builder().build();
+        for (service, status) in [
+            (Moody::After(0, asked.clone()), 200),
+            (Moody::After(5, asked.clone()), 200),
+            (Moody::Failing, 500),
+            (Moody::Panicking, 500),
+        ] {
+            for application in [
+                Arc::new(Mounted::new(service.clone())) as Arc<dyn Application>,
+                Arc::new(Crossing(Mounted::new(service.clone()))),
+            ] {
+                let local = Local::start(application, context.clone()).await.unwrap();
+                asked.store(0, Ordering::Relaxed);
+                let request = http::Request::put("/x").body(Body::empty()).unwrap();
+                let answer = local.call(request, Peer { remote: None, local: None }).await;
+                assert_eq!(answer.status_code(), status);
+                if let Moody::After(often, _) = service {
+                    assert_eq!(asked.load(Ordering::Relaxed), often + 1);
+                    let body = http_body_util::BodyExt::collect(answer.into_http().into_body()).await.unwrap();
+                    assert_eq!(body.to_bytes(), "PUT");
+                }
+            }
+        }
+    }
+}
