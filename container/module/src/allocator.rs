@@ -44,8 +44,8 @@ unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let (size, align) = (layout.size(), layout.align());
-        // SAFETY: gone at the end of the expression, in which nothing is allocated.
         if align <= NATURAL
+            // SAFETY: gone at the end of the expression, in which nothing is allocated.
             && let Some(block) = unsafe { kept() }.and_then(|bins| bins.take(size))
         {
             return block;
