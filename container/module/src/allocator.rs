@@ -2,20 +2,11 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;
-use std::ffi::c_void;
 
+use libmimalloc_sys::{mi_free, mi_malloc, mi_malloc_aligned, mi_realloc_aligned, mi_zalloc_aligned};
 use wharf_kernel::per_thread::{SHARED, number};
 
 use crate::bins::{Bins, NATURAL, rounded};
-
-// SAFETY: the functions of mimalloc 3, with the types of its `mimalloc.h`.
-unsafe extern "C" {
-    fn mi_free(block: *mut c_void);
-    fn mi_malloc(size: usize) -> *mut c_void;
-    fn mi_malloc_aligned(size: usize, align: usize) -> *mut c_void;
-    fn mi_zalloc_aligned(size: usize, align: usize) -> *mut c_void;
-    fn mi_realloc_aligned(block: *mut c_void, size: usize, align: usize) -> *mut c_void;
-}
 
 /// What each thread with a number of its own keeps. A thread that ends leaves it to the one that has its number next.
 struct Kept([UnsafeCell<Bins>; SHARED]);

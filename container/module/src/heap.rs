@@ -7,13 +7,12 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicI64, AtomicPtr, Ordering};
 
+use libmimalloc_sys::mi_free;
 use wharf_abi::HeapApi;
 use wharf_kernel::per_thread::{SHARED, number};
 
 use crate::bins::{Bins, NATURAL, rounded};
 use crate::resident::{give_back, small_pages_at};
-
-use libmimalloc_sys as _;
 
 #[repr(C)]
 struct Area {
@@ -37,7 +36,6 @@ unsafe extern "C" {
     fn mi_heap_zalloc_aligned(heap: *mut c_void, size: usize, align: usize) -> *mut c_void;
     fn mi_heap_realloc_aligned(heap: *mut c_void, block: *mut c_void, size: usize, align: usize) -> *mut c_void;
     fn mi_heap_visit_blocks(heap: *mut c_void, each: bool, visit: Visitor, arg: *mut c_void) -> bool;
-    fn mi_free(block: *mut c_void);
 }
 
 /// What a thread has of a heap; the last slot is that of all threads without a number of their own. A cache line of its own.

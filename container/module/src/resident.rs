@@ -4,11 +4,7 @@ use std::ffi::{c_int, c_long};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-// SAFETY: the functions of mimalloc 3 that the -sys crate does not declare, with the types of its `mimalloc.h`.
-unsafe extern "C" {
-    fn mi_collect(force: bool);
-    fn mi_option_set(option: c_int, value: c_long);
-}
+use libmimalloc_sys::{mi_collect, mi_option_set};
 
 /// The mapping that was last kept to small pages: begin and end.
 static SMALL_PAGES: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
