@@ -133,7 +133,7 @@ impl HttpBody for Incoming {
 /// Content up to this size is lent with the head: the container copies it in any case.
 const LEND_UP_TO: usize = 1024;
 /// Header lines that cost no allocation of their own.
-const FEW: usize = 8;
+const FEW: usize = 4;
 
 /// Room in a response for the views of its header lines, of which the container reads: in place while they are few.
 pub(crate) struct Lines {

@@ -1,6 +1,6 @@
 //! The module's global allocator: the heap of its generation inside the container, the system's allocator elsewhere.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use wharf_abi::{HEAP_SYMBOL, HeapApi, HeapFn};
@@ -11,8 +11,11 @@ use wharf_abi::{HEAP_SYMBOL, HeapApi, HeapFn};
 /// block is always freed where it came from.
 pub struct ModuleAllocator;
 
-/// Null: not asked yet. Else the container's heap, or `NO_HEAP`.
+/// The container's heap. Null: it has none for us, or was not asked yet, as [`ANSWER`] knows.
 static HEAP: AtomicPtr<HeapApi> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Null: not asked yet. Else the container's heap, or `NO_HEAP`.
+static ANSWER: AtomicPtr<HeapApi> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Only its address matters: "the container has no heap for us".
 static NO_HEAP: u64 = 0;
@@ -21,7 +24,6 @@ fn no_heap() -> *mut HeapApi {
     (&raw const NO_HEAP).cast_mut().cast()
 }
 
-#[cold]
 fn ask() -> *mut HeapApi {
     // SAFETY: a NUL-terminated name; `dlsym` allocates, if at all, with the C library's allocator.
     let function = unsafe { libc::dlsym(libc::RTLD_DEFAULT, HEAP_SYMBOL.as_ptr()) };
@@ -35,20 +37,82 @@ fn ask() -> *mut HeapApi {
             heap = given;
         }
     }
-    match HEAP.compare_exchange(std::ptr::null_mut(), heap, Ordering::AcqRel, Ordering::Acquire) {
+    match ANSWER.compare_exchange(std::ptr::null_mut(), heap, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => heap,
         Err(other) => other,
     }
 }
 
+/// The container's heap, where it is known that it has one.
 #[inline]
 fn heap() -> Option<&'static HeapApi> {
-    let mut heap = HEAP.load(Ordering::Acquire);
+    // SAFETY: null or the container's, which keeps it until after this module is unloaded.
+    unsafe { HEAP.load(Ordering::Acquire).as_ref() }
+}
+
+/// The container's heap, or `None` where it has none for us.
+fn asked() -> Option<&'static HeapApi> {
+    let mut heap = ANSWER.load(Ordering::Acquire);
     if heap.is_null() {
         heap = ask();
     }
+    if heap == no_heap() {
+        return None;
+    }
+    HEAP.store(heap, Ordering::Release);
     // SAFETY: not `NO_HEAP`, so it is the container's, which keeps it until after this module is unloaded.
-    (heap != no_heap()).then(|| unsafe { &*heap })
+    Some(unsafe { &*heap })
+}
+
+/// The same for whoever has not asked yet, or got no heap. Kept out of the functions that every request calls many times.
+mod first {
+    use std::alloc::{GlobalAlloc, Layout, System};
+
+    use super::asked;
+
+    #[cold]
+    #[inline(never)]
+    pub(super) unsafe fn alloc(layout: Layout) -> *mut u8 {
+        match asked() {
+            // SAFETY: the caller's contract, passed on.
+            Some(api) => unsafe { (api.alloc)(api.heap, layout.size(), layout.align()) },
+            // SAFETY: the caller's contract, passed on.
+            None => unsafe { System.alloc(layout) },
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) unsafe fn alloc_zeroed(layout: Layout) -> *mut u8 {
+        match asked() {
+            // SAFETY: the caller's contract, passed on.
+            Some(api) => unsafe { (api.alloc_zeroed)(api.heap, layout.size(), layout.align()) },
+            // SAFETY: the caller's contract, passed on.
+            None => unsafe { System.alloc_zeroed(layout) },
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) unsafe fn dealloc(block: *mut u8, layout: Layout) {
+        match asked() {
+            // SAFETY: the block came from the same heap.
+            Some(api) => unsafe { (api.free)(api.heap, block, layout.size()) },
+            // SAFETY: the block came from `System`.
+            None => unsafe { System.dealloc(block, layout) },
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) unsafe fn realloc(block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        match asked() {
+            // SAFETY: the block came from the same heap.
+            Some(api) => unsafe { (api.realloc)(api.heap, block, layout.size(), size, layout.align()) },
+            // SAFETY: the block came from `System`.
+            None => unsafe { System.realloc(block, layout, size) },
+        }
+    }
 }
 
 // SAFETY: either all calls go to `System`, or all go to one heap of the container that keeps the contract of `malloc`.
@@ -58,7 +122,7 @@ unsafe impl GlobalAlloc for ModuleAllocator {
             // SAFETY: the caller's contract, passed on.
             Some(api) => unsafe { (api.alloc)(api.heap, layout.size(), layout.align()) },
             // SAFETY: the caller's contract, passed on.
-            None => unsafe { System.alloc(layout) },
+            None => unsafe { first::alloc(layout) },
         }
     }
 
@@ -67,7 +131,7 @@ unsafe impl GlobalAlloc for ModuleAllocator {
             // SAFETY: the caller's contract, passed on.
             Some(api) => unsafe { (api.alloc_zeroed)(api.heap, layout.size(), layout.align()) },
             // SAFETY: the caller's contract, passed on.
-            None => unsafe { System.alloc_zeroed(layout) },
+            None => unsafe { first::alloc_zeroed(layout) },
         }
     }
 
@@ -75,8 +139,8 @@ unsafe impl GlobalAlloc for ModuleAllocator {
         match heap() {
             // SAFETY: the block came from the same heap.
             Some(api) => unsafe { (api.free)(api.heap, block, layout.size()) },
-            // SAFETY: the block came from `System`.
-            None => unsafe { System.dealloc(block, layout) },
+            // SAFETY: the block came from where all do.
+            None => unsafe { first::dealloc(block, layout) },
         }
     }
 
@@ -84,8 +148,8 @@ unsafe impl GlobalAlloc for ModuleAllocator {
         match heap() {
             // SAFETY: the block came from the same heap.
             Some(api) => unsafe { (api.realloc)(api.heap, block, layout.size(), size, layout.align()) },
-            // SAFETY: the block came from `System`.
-            None => unsafe { System.realloc(block, layout, size) },
+            // SAFETY: the block came from where all do.
+            None => unsafe { first::realloc(block, layout, size) },
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn, ready};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{self, Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -34,20 +34,26 @@ impl<S: Clone> Mounted<S> {
         Self { first: Mutex::new(service), idle: Slots::new(Mutex::default) }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<S>> {
-        self.idle.local().lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self) -> S {
-        let idle = self.idle().pop();
-        idle.unwrap_or_else(|| self.first.lock().unwrap_or_else(PoisonError::into_inner).clone())
-    }
-
-    fn give_back(&self, service: S) {
-        let mut idle = self.idle();
-        if idle.len() < KEPT {
-            idle.push(service);
+    /// What this thread keeps; `None` where somebody has it: a service that is being asked and asks this one in turn, or a thread with the
+    /// same place.
+    fn idle(&self) -> Option<MutexGuard<'_, Vec<S>>> {
+        match self.idle.local().try_lock() {
+            Ok(idle) => Some(idle),
+            Err(TryLockError::Poisoned(idle)) => Some(idle.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
+    }
+
+    fn another(&self) -> S {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn give_back<S>(idle: Option<MutexGuard<'_, Vec<S>>>, service: S) {
+    if let Some(mut idle) = idle
+        && idle.len() < KEPT
+    {
+        idle.push(service);
     }
 }
 
@@ -59,18 +65,20 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    /// Asks the service, which is ready, and lets other requests have it again.
-    fn ask(&self, mut service: S, mut request: http::Request<Body>) -> Asked<S::Future> {
+    /// Asks the service, which is ready.
+    #[inline]
+    fn ask(service: &mut S, mut request: http::Request<Body>) -> Asked<S::Future> {
         let handshake = offer(&mut request);
-        let future = service.call(request);
-        self.give_back(service);
-        Asked { future, handshake }
+        Asked { future: service.call(request), handshake }
     }
 
     async fn answer(&self, request: Request) -> Result<Response, Error> {
-        let mut service = self.take();
+        let kept = self.idle().and_then(|mut idle| idle.pop());
+        let mut service = kept.unwrap_or_else(|| self.another());
         poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
-        self.ask(service, request.into_http()).await
+        let asked = Self::ask(&mut service, request.into_http());
+        give_back(self.idle(), service);
+        asked.await
     }
 }
 
@@ -138,13 +146,26 @@ where
     }
 
     fn crossed(&self, request: Crossed) -> BoxFuture<'_, Response> {
-        // Most services are ready at all times: then nothing but their own future has to be kept.
+        // Most services are ready at all times: then nothing but their own future has to be kept. The request is large: it is taken
+        // from where it is.
+        let mut request = Some(request);
+        let mut request = || request.take().expect("taken once");
         let asked = contain(|| -> BoxFuture<'_, Response> {
-            let mut service = self.take();
+            // Locked for as long as the service is asked, which takes no time: one lock instead of two.
+            let mut idle = self.idle();
+            let kept = idle.as_mut().and_then(|idle| idle.pop());
+            let mut service = kept.unwrap_or_else(|| self.another());
             match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(Ok(())) => answer(|| self.ask(service, request.into_http())),
+                Poll::Ready(Ok(())) => answer(|| {
+                    let asked = Self::ask(&mut service, request().into_http());
+                    give_back(idle, service);
+                    asked
+                }),
                 Poll::Ready(Err(error)) => Box::pin(ready(failed(error).into_response())),
-                Poll::Pending => self.call(request.into()),
+                Poll::Pending => {
+                    drop(idle);
+                    self.call(request().into())
+                }
             }
         });
         asked.unwrap_or_else(|| Box::pin(ready(Response::status(StatusCode::INTERNAL_SERVER_ERROR))))
@@ -170,6 +191,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
@@ -227,6 +249,25 @@ mod tests {
             assert!(!matches!(self, Self::Panicking), "as was to be");
             ready(Ok(http::Response::new(request.method().to_string().into())))
         }
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_being_asked_may_be_asked_again() {
+        let asked = Arc::<AtomicUsize>::default();
+        let crossing = Arc::new(Crossing(Mounted::new(Moody::After(0, asked.clone()))));
+        let local = Local::start(crossing.clone(), ServletContext::builder().build()).await.unwrap();
+        for kept in [0, 1] {
+            let request = http::Request::get("/").body(Body::empty()).unwrap();
+            let mut call = pin!(local.call(request, Peer { remote: None, local: None }));
+            let asked_meanwhile = (kept == 0).then(|| crossing.0.idle());
+            let Poll::Ready(answer) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+                panic!("a service that is ready at once");
+            };
+            assert_eq!(answer.status_code(), 200);
+            drop(asked_meanwhile);
+            assert_eq!(crossing.0.idle().map(|idle| idle.len()), Some(kept));
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
     }
 
     #[tokio::test]

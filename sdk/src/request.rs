@@ -105,10 +105,12 @@ pub struct Crossed {
 
 impl Crossed {
     /// As [`Request::into_http`]; it needs not become a [`Request`] first.
+    #[inline]
     pub(crate) fn into_http(self) -> http::Request<Body> {
         self.with_all(Extensions::new())
     }
 
+    #[inline]
     fn with_all(self, extensions: Extensions) -> http::Request<Body> {
         let (uri, headers) = match self.facts.lent() {
             Some(ffi) => ffi::target_and_headers(ffi, self.facts.context().context_path()),
@@ -117,6 +119,7 @@ impl Crossed {
         self.with(uri, headers, extensions)
     }
 
+    #[inline]
     fn with(self, uri: Uri, headers: HeaderMap, extensions: Extensions) -> http::Request<Body> {
         let Self { method, version, body, facts } = self;
         let mut request = http::Request::new(body);

@@ -119,13 +119,9 @@ impl Job {
         let canonical = wharf_mapping::canonicalise(path).map_err(|e| e.to_string())?;
         let encoded = format!("{}{}", context.as_str(), canonical.encoded);
         let decoded = format!("{}{}", context.as_str(), canonical.decoded);
-        let start = context.as_str().len();
-        let (servlet, pattern, servlet_end, has_path_info) = match map {
-            None => (0, 0, start, true),
-            Some(map) => {
-                let found = map.find(&canonical.decoded).ok_or("no servlet of the application has this path")?;
-                (found.servlet, found.pattern, start + found.servlet_path_len, found.has_path_info)
-            }
+        let found = match map {
+            None => None,
+            Some(map) => Some(map.find(&canonical.decoded).ok_or("no servlet of the application has this path")?),
         };
         let request = http::Request::get(&encoded)
             .header(http::header::HOST, "localhost")
@@ -135,15 +131,7 @@ impl Job {
         Ok(Box::new(Exchange {
             session: wharf_kernel::session::SessionSlot::default(),
             request: Box::new(request),
-            path: PathElements {
-                encoded: encoded.into(),
-                decoded: decoded.into(),
-                context: context.clone(),
-                servlet_end,
-                has_path_info,
-                servlet,
-                pattern,
-            },
+            path: PathElements::new(encoded.into(), &decoded, context, found),
             authority: "localhost".into(),
             connection: Arc::new(Connection::new(None, None, false)),
             id: format!("health-{}", self.plan.generation).into(),

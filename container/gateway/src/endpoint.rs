@@ -79,17 +79,16 @@ async fn answer(
 impl Endpoint for Files {
     fn call(&self, exchange: Box<Exchange>, lease: Lease) -> ResponseFuture {
         let Exchange { request, path, .. } = *exchange;
-        let context = path.context.as_str().len();
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return Box::pin(std::future::ready(response));
         }
-        let inner = &path.encoded[context..];
+        let inner = path.encoded_inside();
         let target =
             request.uri().query().map_or_else(|| inner.parse(), |query| format!("{inner}?{query}").parse::<Uri>());
         let Ok(target) = target else { return Box::pin(std::future::ready(empty(StatusCode::BAD_REQUEST))) };
-        if is_private(&path.decoded[context..]) {
+        if is_private(path.inside()) {
             return Box::pin(std::future::ready(empty(StatusCode::NOT_FOUND)));
         }
         let mut file_request = Request::new(Body::empty());

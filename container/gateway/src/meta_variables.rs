@@ -160,7 +160,7 @@ impl<'a> MetaVariables<'a> {
         self.add("REQUEST_METHOD", head.method.as_str());
         self.add("QUERY_STRING", head.uri.query().unwrap_or_default());
         self.add("REQUEST_URI", head.uri.path_and_query().map_or("/", |target| target.as_str()));
-        match facts.path.context.as_str() {
+        match facts.path.context() {
             "" => self.add("SCRIPT_NAME", &*script.name),
             context => self.add("SCRIPT_NAME", format!("{context}{}", script.name)),
         }
@@ -290,15 +290,8 @@ mod tests {
         let (head, ()) = request.into_parts();
         let local = given.remote.map(|_| "198.51.100.7:8080".parse().unwrap());
         let connection = Connection::new(given.remote.map(|r| r.parse().unwrap()), local, given.secure);
-        let path = PathElements {
-            encoded: "/app/a%20b.cgi/x,y".into(),
-            decoded: "/app/a b.cgi/x,y".into(),
-            context: ContextPath::parse("/app").unwrap(),
-            servlet_end: 4,
-            has_path_info: true,
-            servlet: 0,
-            pattern: 0,
-        };
+        let context = ContextPath::parse("/app").unwrap();
+        let path = PathElements::new("/app/a%20b.cgi/x,y".into(), "/app/a b.cgi/x,y", &context, None);
         let script =
             Script { name: "/a b.cgi".into(), file: "/srv/app/a b.cgi".into(), path_info: given.path_info.into() };
         let env = given.env.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();

@@ -37,18 +37,10 @@ fn call(app: &Arc<dyn Launched>, path: &str, user: Option<&str>) -> ResponseFutu
     if let Some(user) = user {
         request.extensions_mut().insert(Authenticated::new(user, "Basic", []));
     }
-    let decoded: Arc<str> = target.split('?').next().unwrap().into();
+    let path: Arc<str> = target.split('?').next().unwrap().into();
     let exchange = Exchange {
         request: Box::new(request),
-        path: PathElements {
-            encoded: decoded.clone(),
-            decoded,
-            context: ContextPath::parse("/app").unwrap(),
-            servlet_end: 4,
-            has_path_info: true,
-            servlet: 0,
-            pattern: 0,
-        },
+        path: PathElements::new(path.clone(), &path, &ContextPath::parse("/app").unwrap(), None),
         authority: "a".into(),
         connection: Arc::new(Connection::new(Some("192.0.2.1:1".parse().unwrap()), None, false)),
         id: "1".into(),

@@ -62,15 +62,12 @@ async fn send(site: &Arc<dyn Launched>, method: &str, path: &str, headers: &[(&s
     let exchange = Box::new(Exchange {
         session: wharf_kernel::session::SessionSlot::default(),
         request: Box::new(request.body(Body::empty()).unwrap()),
-        path: PathElements {
-            decoded: encoded.replace("%20", " ").into(),
-            encoded,
-            context: ContextPath::parse("/docs").unwrap(),
-            servlet_end: 5,
-            has_path_info: true,
-            servlet: 0,
-            pattern: 0,
-        },
+        path: PathElements::new(
+            encoded.clone(),
+            &encoded.replace("%20", " "),
+            &ContextPath::parse("/docs").unwrap(),
+            None,
+        ),
         authority: "a".into(),
         connection: Arc::new(Connection::new(None, None, false)),
         id: "1".into(),

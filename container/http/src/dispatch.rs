@@ -1,5 +1,6 @@
 //! The mapper: from the path of a request to the endpoint that answers it, with a lease on its generation.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{ALLOW, HeaderValue, LOCATION, RETRY_AFTER};
@@ -22,14 +23,15 @@ const TRIES: usize = 1000;
 /// What becomes of a request.
 pub(crate) enum Dispatched {
     /// An application answers.
-    Endpoint(ResponseFuture, Option<Permit>, Mapped),
+    Endpoint(ResponseFuture, Mapped),
     /// The container answers.
     Answer(Response<Body>),
 }
 
 /// What a request was mapped to.
 pub(crate) struct Mapped {
-    pub(crate) app: LocalCounts,
+    /// Its application, with the permit for the request where it has one already.
+    pub(crate) app: Permit,
     /// The canonical path, encoded.
     pub(crate) path: Arc<str>,
 }
@@ -89,36 +91,41 @@ pub(crate) fn dispatch(
                 Some(verdict) => {
                     let counters = route.counters.local().clone();
                     counters.begin();
-                    let mapped = Mapped { app: counters, path: path.encoded.into() };
-                    Dispatched::Endpoint(Box::pin(settle_nowhere(verdict, request, id.clone())), None, mapped)
+                    let mapped = Mapped { app: Permit::none(counters), path: path.encoded.into() };
+                    Dispatched::Endpoint(Box::pin(settle_nowhere(verdict, request, id.clone())), mapped)
                 }
             };
         };
         let Some(lease) = route.gate.try_lease() else { continue };
-        let counters = route.counters.local().clone();
+        let counters = route.counters.local();
         counters.begin();
-        let path = elements.encoded.clone();
-        let exchange = Box::new(Exchange {
-            path: elements,
-            authority: authority.text,
-            connection: connection.clone(),
-            id: id.clone(),
-            request,
-            session: SessionSlot::default(),
-        });
+        let path = elements.encoded().clone();
+        // Made after the box, it needs not be moved there.
+        let place = Box::new_uninit();
+        let exchange = Box::write(
+            place,
+            Exchange {
+                path: elements,
+                authority: authority.text,
+                connection: connection.clone(),
+                id: id.clone(),
+                request,
+                session: SessionSlot::default(),
+            },
+        );
         let admitted = match verdict {
-            None => admit(route, &counters, exchange, lease),
-            Some(Verdict::Pass(passed)) => pass(route, &counters, exchange, lease, passed),
+            None => admit(route, counters, exchange, lease),
+            Some(Verdict::Pass(passed)) => pass(route, counters, exchange, lease, passed),
             // Who asks comes before whether there is room: a stranger must not take a place.
             Some(verdict) => {
                 Admitted::Later(Box::pin(settle(route.clone(), counters.clone(), exchange, lease, verdict)))
             }
         };
-        let mapped = Mapped { app: counters, path };
-        return match admitted {
-            Admitted::Now(future, permit) => Dispatched::Endpoint(future, Some(permit), mapped),
-            Admitted::Later(future) => Dispatched::Endpoint(future, None, mapped),
+        let (future, app) = match admitted {
+            Admitted::Now(future, permit) => (future, permit),
+            Admitted::Later(future) => (future, Permit::none(counters.clone())),
         };
+        return Dispatched::Endpoint(future, Mapped { app, path });
     }
     Dispatched::Answer(page(StatusCode::SERVICE_UNAVAILABLE, ""))
 }
@@ -254,26 +261,13 @@ fn root_redirect(route: &Route, path: &CanonicalPath<'_>, request: &Request<Body
 fn elements(route: &Route, path: &CanonicalPath<'_>) -> Option<PathElements> {
     let context = route.id.path.as_str();
     // The context path itself is answered as its root.
-    let text = |text: &str| match path.decoded.len() == context.len() {
-        true => format!("{text}/").into(),
-        false => text.into(),
+    let (encoded, decoded): (Arc<str>, Cow<'_, str>) = match path.decoded.len() == context.len() {
+        true => (format!("{}/", path.encoded).into(), format!("{context}/").into()),
+        false => ((&*path.encoded).into(), (&*path.decoded).into()),
     };
-    let encoded: Arc<str> = text(&path.encoded);
-    let decoded = if path.decoded == path.encoded { encoded.clone() } else { text(&path.decoded) };
     let found = match &route.servlets {
-        None => (0, 0, 0, true),
-        Some(map) => {
-            let found = map.find(&decoded[context.len()..])?;
-            (found.servlet, found.pattern, found.servlet_path_len, found.has_path_info)
-        }
+        None => None,
+        Some(map) => Some(map.find(&decoded[context.len()..])?),
     };
-    Some(PathElements {
-        encoded,
-        context: route.id.path.clone(),
-        servlet_end: context.len() + found.2,
-        has_path_info: found.3,
-        servlet: found.0,
-        pattern: found.1,
-        decoded,
-    })
+    Some(PathElements::new(encoded, &decoded, &route.id.path, found))
 }

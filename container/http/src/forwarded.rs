@@ -1,6 +1,7 @@
 //! The client behind trusted proxies: X-Forwarded-For and Forwarded (RFC 7239), read from the right, as far as they are
 //! trusted.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -23,9 +24,13 @@ fn covers(trusted: &[IpNet], ip: IpAddr) -> bool {
 }
 
 /// What applies to one request of a connection: the connection itself, or what a trusted peer says of the one behind it.
-pub(crate) fn resolve(trusted: &[IpNet], connection: &Arc<Connection>, headers: &HeaderMap) -> Arc<Connection> {
+pub(crate) fn resolve<'a>(
+    trusted: &[IpNet],
+    connection: &'a Arc<Connection>,
+    headers: &HeaderMap,
+) -> Cow<'a, Arc<Connection>> {
     if trusted.is_empty() || !is_trusted(trusted, connection.peer) || connection.remote != connection.peer {
-        return connection.clone();
+        return Cow::Borrowed(connection);
     }
     let forwarded = if headers.contains_key(X_FORWARDED_FOR) {
         Some(plain(headers))
@@ -52,7 +57,7 @@ pub(crate) fn resolve(trusted: &[IpNet], connection: &Arc<Connection>, headers: 
     if !said_proto && let Some(proto) = elements(headers, &X_FORWARDED_PROTO).last() {
         secure = proto.eq_ignore_ascii_case("https");
     }
-    Arc::new(connection.behind(client, secure))
+    Cow::Owned(Arc::new(connection.behind(client, secure)))
 }
 
 /// Reads what a trusted proxy says in these bytes, for the fuzz targets.

@@ -15,9 +15,9 @@ use crate::berth::Guard;
 use crate::clock::Slot;
 use crate::link::{Link, Linked};
 use crate::paced::Paced;
+use crate::pipeline::{self, Common, Pipeline};
 use crate::timer::Coarse;
 use crate::worker::{CUT, OPEN, state};
-use crate::{Pipeline, pipeline};
 
 /// Serves one HTTP/1 connection to its end.
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
@@ -30,10 +30,10 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let link = Link::new(guard);
     let limits = &shared.pipeline.limits;
     let slot = Slot::new(shared.began, limits, false);
-    let service = {
-        let (shared, connection, slot, link) = (shared.clone(), connection.clone(), slot.clone(), link.clone());
-        service_fn(move |request| Pipeline::begin(&shared, &connection, Some(&link), &slot, shared.next_id(), request))
-    };
+    let common =
+        Common { worker: shared.clone(), connection: connection.clone(), slot: slot.clone(), link: Some(link.clone()) };
+    let common = Arc::new(common);
+    let service = service_fn(move |request| Pipeline::begin(&common, request));
     let mut builder = http1::Builder::new();
     builder
         .timer(Coarse(slot.clone()))

@@ -21,7 +21,10 @@ use crate::paced::Paced;
 use crate::task::Here;
 use crate::timer::OfFrames;
 use crate::worker::{self, CUT, OPEN};
-use crate::{Pipeline, check};
+use crate::{
+    check,
+    pipeline::{Common, Pipeline},
+};
 
 /// What a client sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -42,13 +45,12 @@ where
     let shared = guard.worker.clone();
     let (limits, settings) = (&shared.pipeline.limits, &shared.pipeline.limits.http2);
     let slot = Slot::new(shared.began, limits, true);
-    let service = {
-        let (shared, connection, slot) = (shared.clone(), connection.clone(), slot.clone());
-        service_fn(move |mut request| {
-            as_http1(&mut request);
-            Pipeline::begin(&shared, &connection, None, &slot, shared.next_id(), request)
-        })
-    };
+    let common = Common { worker: shared.clone(), connection: connection.clone(), slot: slot.clone(), link: None };
+    let common = Arc::new(common);
+    let service = service_fn(move |mut request| {
+        as_http1(&mut request);
+        Pipeline::begin(&common, request)
+    });
     let mut builder = http2::Builder::new(Here);
     builder
         .timer(OfFrames(slot.clone()))

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::StatusCode;
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::clock::Slot;
@@ -96,19 +97,6 @@ impl<S> Paced<S> {
     }
 }
 
-/// All of them in one place, if there is room.
-fn flatten<'a>(bufs: &[IoSlice<'_>], room: &'a mut [u8]) -> Option<&'a [u8]> {
-    let total = bufs.iter().map(|b| b.len()).sum();
-    let room = room.get_mut(..total)?;
-    let mut rest = &mut *room;
-    for buf in bufs {
-        let (place, after) = rest.split_at_mut(buf.len());
-        place.copy_from_slice(buf);
-        rest = after;
-    }
-    Some(room)
-}
-
 /// Whether these bytes may be hyper's own answer.
 fn is_bare(bytes: &[u8]) -> bool {
     bytes.starts_with(b"HTTP/1.1 4") && bytes.len() < 160
@@ -154,9 +142,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
             return self.poll_write(cx, only);
         }
         // A small answer is sent from one place: that copy costs less than a system call with a list of places.
-        let mut small = [0; SMALL];
-        if let Some(flat) = flatten(bufs, &mut small) {
-            return self.poll_write(cx, flat);
+        if bufs.iter().map(|b| b.len()).sum::<usize>() <= SMALL {
+            let mut flat = SmallVec::<[u8; SMALL]>::new();
+            bufs.iter().for_each(|buf| flat.extend_from_slice(buf));
+            return self.poll_write(cx, &flat);
         }
         let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
         if self.blocked.is_some() || polled.is_pending() {

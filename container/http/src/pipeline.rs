@@ -15,9 +15,7 @@ use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use tokio::time::Instant as At;
 use wharf_kernel::challenges::Challenges;
-use wharf_kernel::{
-    AccessRecord, AccessSink, Authenticated, Body, Connection, Permit, ResponseFuture, Routes, ServerCounters,
-};
+use wharf_kernel::{AccessRecord, AccessSink, Authenticated, Body, Connection, ResponseFuture, Routes, ServerCounters};
 use wharf_worker::Timer;
 
 use crate::clock::{Slot, Stream};
@@ -28,6 +26,16 @@ use crate::response::{self, Asked};
 use crate::response_body::{ResponseBody, Tail};
 use crate::worker::Shared;
 use crate::{Limits, Protect, check, error_page, forwarded, watch};
+
+/// What the requests of a connection have in common.
+pub(crate) struct Common {
+    /// The worker that the connection began at.
+    pub(crate) worker: Arc<Shared>,
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) slot: Arc<Slot>,
+    /// Of HTTP/1, which may be upgraded.
+    pub(crate) link: Option<Arc<Link>>,
+}
 
 /// What all requests share.
 pub struct Pipeline {
@@ -48,49 +56,46 @@ pub struct Pipeline {
 impl Pipeline {
     /// Begins to answer a request: everything up to the application's own future. Each step is a rung; the order is the
     /// point. No step waits, so the request goes straight from one to the next.
-    pub(crate) fn begin(
-        worker: &Arc<Shared>,
-        connection: &Arc<Connection>,
-        link: Option<&Arc<Link>>,
-        slot: &Arc<Slot>,
-        id: Arc<str>,
-        request: Request<Incoming>,
-    ) -> Answering {
+    pub(crate) fn begin(common: &Arc<Common>, request: Request<Incoming>) -> Answering {
+        let Common { worker, connection, slot, link } = &**common;
         let this = &*worker.pipeline;
+        let id = worker.next_id();
         // Who asks: behind a trusted proxy, whom it says.
-        let connection = &forwarded::resolve(&this.limits.trusted_proxies, connection, request.headers());
+        let connection = &*forwarded::resolve(&this.limits.trusted_proxies, connection, request.headers());
         // 1. The clock and the record first, so that whatever happens below is timed and written down.
         let began = Instant::now();
         let record = this.access.enabled().then(|| Box::new(record(&request, connection, &id)));
         let nth = slot.request(began);
-        let mut tail = Box::new(Tail {
-            worker: worker.clone(),
-            began,
-            asked: Asked::of(&request, link),
-            id,
-            last: !slot.http2 && nth == this.limits.keep_alive_requests,
-            secure: connection.secure,
-            mapped: None,
-            status: 500,
-            sent: 0,
-            received: None,
-            ended: false,
-            record,
-            stream: slot.http2.then(|| Stream::new(slot.clone())),
-        });
-        let state = this.dispatch((connection, slot), request, &mut tail);
+        // Made after the box, it needs not be moved there.
+        let place = Box::new_uninit();
+        let mut tail = Box::write(
+            place,
+            Tail {
+                common: common.clone(),
+                began,
+                asked: Asked::of(&request, link.as_ref()),
+                id,
+                last: !slot.http2 && nth == this.limits.keep_alive_requests,
+                secure: connection.secure,
+                mapped: None,
+                status: 500,
+                sent: 0,
+                polled: false,
+                answered: None,
+                received: None,
+                ended: false,
+                record,
+                stream: slot.http2.then(|| Stream::new(slot.clone())),
+            },
+        );
+        let state = this.dispatch(connection, request, &mut tail);
         let patience = Patience::begin(&state, slot, this.limits.response_timeout);
         Answering { state, patience, tail: Some(tail) }
     }
 
-    fn dispatch(
-        &self,
-        (connection, slot): (&Arc<Connection>, &Arc<Slot>),
-        request: Request<Incoming>,
-        tail: &mut Tail,
-    ) -> State {
-        let Tail { worker, asked, id, mapped, received, record, .. } = tail;
-        let id = &*id;
+    fn dispatch(&self, connection: &Arc<Connection>, request: Request<Incoming>, tail: &mut Tail) -> State {
+        let Tail { common, asked, id, mapped, received, record, .. } = tail;
+        let (Common { worker, slot, .. }, id) = (&**common, &*id);
         let (mut request, incoming) = split(request);
 
         // 2. What no application should have to look at: Host, target, method, expectation.
@@ -142,22 +147,19 @@ impl Pipeline {
         // 6. The application. From here on nothing it does can keep the rest from happening.
         let call = |request| match dispatch(&self.routes, request, authority, connection, id) {
             Dispatched::Answer(response) => State::answered(response),
-            Dispatched::Endpoint(future, permit, to) => {
+            Dispatched::Endpoint(future, to) => {
                 *mapped = Some(to);
-                State::Running(future, permit)
+                State::Running(future)
             }
         };
         let dispatched = catch_unwind(AssertUnwindSafe(|| match &self.protect {
             Some(protect) if protect.wraps(&request) => {
                 let wrapped = protect.wrap(*request, |request| match call(Box::new(request)) {
-                    State::Running(future, permit) => Box::pin(async move {
-                        let _permit = permit;
-                        future.await
-                    }),
+                    State::Running(future) => future,
                     State::Answered(response) => Box::pin(std::future::ready(*response)),
                     State::Done => Box::pin(std::future::pending()),
                 });
-                State::Running(wrapped, None)
+                State::Running(wrapped)
             }
             _ => call(request),
         }));
@@ -166,8 +168,8 @@ impl Pipeline {
 
     /// Ends to answer a request: its response is there.
     fn finish(mut response: Response<Body>, mut tail: Box<Tail>) -> Response<ResponseBody> {
-        let Tail { worker, asked, id, received, record, mapped, status, began, stream, .. } = &mut *tail;
-        let this = &*worker.pipeline;
+        let Tail { common, asked, id, received, record, mapped, status, began, stream, .. } = &mut *tail;
+        let this = &*common.worker.pipeline;
         // 7. The response is made one that can be sent.
         if let Some(progress) = received {
             this.blame_client(&mut response, progress, asked, id);
@@ -183,7 +185,7 @@ impl Pipeline {
         *status = response.status().as_u16();
         if upgraded && let Some(link) = &asked.upgrade {
             // The request ends with its head; the record is written when the connection ends.
-            let app = mapped.as_ref().map(|mapped| mapped.app.clone());
+            let app = mapped.as_ref().map(|mapped| mapped.app.counts().clone());
             let record = record.take().map(|record| Box::new(AccessRecord { status: *status, ..*record }));
             *response.body_mut() = Body::empty();
             link.switch(Switched { began: *began, app, record, access: this.access.clone() });
@@ -235,9 +237,11 @@ pub(crate) fn write_refused(pipeline: &Pipeline, connection: &Connection, status
 
 /// Takes the body out, if there is one.
 fn split(request: Request<Incoming>) -> (Box<Request<Body>>, Option<Incoming>) {
+    // Made after the box, it needs not be moved there.
+    let place = Box::new_uninit();
     let (head, incoming) = request.into_parts();
     let incoming = (!incoming.is_end_stream()).then_some(incoming);
-    (Box::new(Request::from_parts(head, Body::empty())), incoming)
+    (Box::write(place, Request::from_parts(head, Body::empty())), incoming)
 }
 
 fn record<B>(request: &Request<B>, connection: &Connection, id: &Arc<str>) -> AccessRecord {
@@ -263,7 +267,6 @@ fn record<B>(request: &Request<B>, connection: &Connection, id: &Arc<str>) -> Ac
 
 /// How long an application may take to begin its answer.
 struct Patience {
-    slot: Arc<Slot>,
     /// HTTP/2: the connection's slot can't wake a single request. The timer begins when the answer is not there at once.
     limit: Option<Duration>,
     timer: Option<Timer>,
@@ -272,9 +275,9 @@ struct Patience {
 }
 
 impl Patience {
-    fn begin(state: &State, slot: &Arc<Slot>, limit: Duration) -> Self {
-        let mut this = Self { slot: slot.clone(), limit: None, timer: None, seen: 0 };
-        if matches!(state, State::Running(..)) && !limit.is_zero() {
+    fn begin(state: &State, slot: &Slot, limit: Duration) -> Self {
+        let mut this = Self { limit: None, timer: None, seen: 0 };
+        if matches!(state, State::Running(_)) && !limit.is_zero() {
             if slot.http2 {
                 this.limit = Some(limit);
             } else {
@@ -285,27 +288,27 @@ impl Patience {
     }
 
     /// Whether it has ended. While the request body comes in, it begins anew.
-    fn has_ended(&mut self, tail: Option<&Tail>, cx: &mut Context<'_>) -> bool {
+    fn has_ended(&mut self, tail: &Tail, cx: &mut Context<'_>) -> bool {
+        let slot = &tail.common.slot;
         if let Some(limit) = self.limit.take() {
             self.timer = Some(Timer::at(At::now() + limit));
         }
         loop {
             let due = match &mut self.timer {
                 Some(timer) => Pin::new(timer).poll(cx).is_ready(),
-                None => self.slot.take_late(),
+                None => slot.take_late(),
             };
             if !due {
                 return false;
             }
-            let Some(tail) = tail else { return true };
             let received = tail.received.as_ref().map_or(0, |p| p.bytes.load(Ordering::Relaxed));
-            let limit = tail.worker.pipeline.limits.response_timeout;
+            let limit = tail.common.worker.pipeline.limits.response_timeout;
             if std::mem::replace(&mut self.seen, received) == received {
                 return true;
             }
             match &mut self.timer {
                 Some(timer) => timer.reset(At::now() + limit),
-                None => self.slot.await_answer(limit),
+                None => slot.await_answer(limit),
             }
         }
     }
@@ -313,6 +316,7 @@ impl Patience {
 
 /// A request being answered.
 pub(crate) struct Answering {
+    /// Before the tail, which has the permit for it.
     state: State,
     patience: Patience,
     /// `None` once the response has been given. Boxed once for the whole request: hyper moves what it waits for several times.
@@ -322,8 +326,7 @@ pub(crate) struct Answering {
 enum State {
     /// Boxed, so that what waits for an application stays small.
     Answered(Box<Response<Body>>),
-    /// The permit goes after the future.
-    Running(ResponseFuture, Option<Permit>),
+    Running(ResponseFuture),
     Done,
 }
 
@@ -338,45 +341,64 @@ impl Future for Answering {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let mut response = match std::mem::replace(&mut this.state, State::Done) {
-            State::Answered(response) => *response,
-            State::Running(mut future, permit) => match catch_unwind(AssertUnwindSafe(|| match this.tail.as_deref() {
-                Some(Tail { id, mapped: Some(Mapped { app, path }), .. }) => {
-                    watch::during(app, id, path, || future.as_mut().poll(cx))
-                }
-                _ => future.as_mut().poll(cx),
-            })) {
-                Ok(Poll::Ready(response)) => response,
-                Ok(Poll::Pending) if this.patience.has_ended(this.tail.as_deref(), cx) => {
-                    let id = this.tail.as_deref().map_or("", |tail| &*tail.id);
-                    tracing::warn!(request = id, "the application did not begin its answer in time: 504");
+        let Some(tail) = this.tail.as_deref_mut() else { return Poll::Pending };
+        // Where it stays until it is sent: it is large, and what a closure returns is moved.
+        let mut answer = None;
+        let mut at = None;
+        match std::mem::replace(&mut this.state, State::Done) {
+            State::Answered(response) => answer = Some(*response),
+            State::Running(mut future) => {
+                let again = std::mem::replace(&mut tail.polled, true);
+                let mut poll = || match future.as_mut().poll(cx) {
+                    Poll::Ready(response) => answer = Some(response),
+                    Poll::Pending => {}
+                };
+                let polled = catch_unwind(AssertUnwindSafe(|| match &tail.mapped {
+                    Some(Mapped { app, path }) => {
+                        // With HTTP/1 the first poll follows at once: one look at the clock does for both.
+                        let began = if again || tail.common.slot.http2 { Instant::now() } else { tail.began };
+                        let ((), ended) = watch::timed(app, &tail.id, path, began, poll);
+                        at = Some(ended);
+                    }
+                    None => poll(),
+                }));
+                if polled.is_err() {
+                    answer = Some(tail.common.worker.pipeline.panicked("the endpoint", &tail.id));
+                    at = None;
+                } else if answer.is_none() {
+                    if !this.patience.has_ended(tail, cx) {
+                        this.state = State::Running(future);
+                        return Poll::Pending;
+                    }
+                    tracing::warn!(request = &*tail.id, "the application did not begin its answer in time: 504");
                     // A panic of the application's destructors is its own affair.
                     let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
                     let mut response = Response::new(Body::empty());
                     *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
-                    response
+                    answer = Some(response);
+                    at = None;
                 }
-                Ok(Poll::Pending) => {
-                    this.state = State::Running(future, permit);
-                    return Poll::Pending;
-                }
-                Err(_) => match &this.tail {
-                    Some(tail) => tail.worker.pipeline.panicked("the endpoint", &tail.id),
-                    None => return Poll::Pending,
-                },
-            },
-            State::Done => return Poll::Pending,
-        };
-        let Some(tail) = this.tail.take() else { return Poll::Pending };
-        if !this.patience.slot.http2 {
-            this.patience.slot.answered();
+            }
+            State::Done => {}
+        }
+        let Some(mut response) = answer else { return Poll::Pending };
+        let Some(mut tail) = this.tail.take() else { return Poll::Pending };
+        let Common { slot, worker, .. } = &*tail.common;
+        if !slot.http2 {
+            slot.answered();
+        }
+        // The next request may come to the application.
+        if let Some(mapped) = &mut tail.mapped {
+            mapped.app.give_back();
         }
         if tail.last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response::close(&mut response);
         }
-        if let Some(protect) = &tail.worker.pipeline.protect {
+        if let Some(protect) = &worker.pipeline.protect {
             protect.complete(&mut response, tail.secure);
         }
+        // What is there in one piece is over as soon as it is there.
+        tail.answered = at.filter(|_| !response.body().is_stream());
         Poll::Ready(Ok(Pipeline::finish(response, tail)))
     }
 }

@@ -13,16 +13,16 @@ use wharf_kernel::{AccessRecord, Body, BoxError};
 
 use crate::clock::Stream;
 use crate::dispatch::Mapped;
+use crate::pipeline::Common;
 use crate::request_body::Progress;
 use crate::response::Asked;
 use crate::watch;
-use crate::worker::Shared;
 
 /// A request from its begin to the last byte of its answer. Ends it when it is dropped: counts it and hands its record to the
 /// access log.
 pub(crate) struct Tail {
-    /// The worker's, not the pipeline's: a count that all workers share would be passed between processors all the time.
-    pub(crate) worker: Arc<Shared>,
+    /// The connection's, not the pipeline's: a count that all workers share would be passed between processors all the time.
+    pub(crate) common: Arc<Common>,
     pub(crate) began: Instant,
     /// What must be known of the request once the endpoint owns it.
     pub(crate) asked: Asked,
@@ -35,6 +35,10 @@ pub(crate) struct Tail {
     pub(crate) mapped: Option<Mapped>,
     pub(crate) status: u16,
     pub(crate) sent: u64,
+    /// Whether the endpoint has been polled.
+    pub(crate) polled: bool,
+    /// When the answer was there, where it was there in one piece.
+    pub(crate) answered: Option<Instant>,
     pub(crate) received: Option<Arc<Progress>>,
     pub(crate) ended: bool,
     /// The record, made at the beginning where the access log wants one.
@@ -45,22 +49,22 @@ pub(crate) struct Tail {
 
 impl Drop for Tail {
     fn drop(&mut self) {
-        let duration = self.began.elapsed();
+        let duration = self.answered.unwrap_or_else(Instant::now).saturating_duration_since(self.began);
         match &self.mapped {
             Some(Mapped { app, .. }) => {
                 let received = self.received.as_ref().map_or(0, |p| p.bytes.load(Ordering::Relaxed));
                 app.end(self.status, received, self.sent, duration);
             }
-            None => self.worker.pipeline.counters.answered_unmapped(self.status),
+            None => self.common.worker.pipeline.counters.answered_unmapped(self.status),
         }
         if let Some(mut record) = self.record.take() {
             record.time = SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH);
             record.status = self.status;
             record.bytes = self.sent;
             record.duration = duration;
-            record.app = self.mapped.take().map(|mapped| mapped.app);
+            record.app = self.mapped.as_ref().map(|mapped| mapped.app.counts().clone());
             record.aborted = !self.ended;
-            self.worker.pipeline.access.record(*record);
+            self.common.worker.pipeline.access.record(*record);
         }
     }
 }
@@ -101,7 +105,7 @@ impl HttpBody for ResponseBody {
             }
         }))
         .unwrap_or_else(|_| {
-            this.tail.worker.pipeline.counters.panicked();
+            this.tail.common.worker.pipeline.counters.panicked();
             this.body = Body::empty();
             Poll::Ready(Some(Err("the response body panicked".into())))
         });

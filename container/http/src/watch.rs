@@ -1,41 +1,46 @@
 //! What a thread is polling, for whoever watches it from outside: a thread that does not come back can't say so itself.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use wharf_kernel::counters::LocalCounts;
 
 use crate::task;
 
-/// Bytes of a request id, and of a target, that are kept.
-const ID: usize = 48;
-const TARGET: usize = 128;
+/// Words of eight bytes of a request id, and of a target, that are kept.
+const ID: usize = 6;
+const TARGET: usize = 16;
 
-/// Text in place: noting a poll must not allocate.
-#[derive(Clone, Copy)]
-struct Text<const N: usize> {
-    bytes: [u8; N],
-    len: usize,
+/// Text in place, written by one thread and read by others: noting a poll must neither allocate nor lock. Which text it is, if not a
+/// mixture of two, [`Watch::turn`] tells.
+struct Text<const WORDS: usize> {
+    words: [AtomicU64; WORDS],
+    len: AtomicUsize,
 }
 
-impl<const N: usize> Text<N> {
-    const EMPTY: Self = Self { bytes: [0; N], len: 0 };
+impl<const WORDS: usize> Text<WORDS> {
+    const EMPTY: Self = Self { words: [const { AtomicU64::new(0) }; WORDS], len: AtomicUsize::new(0) };
 
-    fn set(&mut self, text: &str) {
-        self.len = text.len().min(N);
-        self.bytes[..self.len].copy_from_slice(&text.as_bytes()[..self.len]);
+    #[inline]
+    fn set(&self, text: &str) {
+        let bytes = &text.as_bytes()[..text.len().min(8 * WORDS)];
+        self.len.store(bytes.len(), Ordering::Relaxed);
+        let (whole, rest) = bytes.as_chunks::<8>();
+        for (word, bytes) in self.words.iter().zip(whole) {
+            word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+        }
+        if let (Some(word), false) = (self.words.get(whole.len()), rest.is_empty()) {
+            let last = rest.iter().rev().fold(0, |last, byte| last << 8 | u64::from(*byte));
+            word.store(last, Ordering::Relaxed);
+        }
     }
 
     fn get(&self) -> String {
-        String::from_utf8_lossy(&self.bytes[..self.len]).into_owned()
+        let mut bytes: Vec<u8> = self.words.iter().flat_map(|w| w.load(Ordering::Relaxed).to_le_bytes()).collect();
+        bytes.truncate(self.len.load(Ordering::Relaxed));
+        String::from_utf8_lossy(&bytes).into_owned()
     }
-}
-
-struct Current {
-    app: Option<LocalCounts>,
-    id: Text<ID>,
-    target: Text<TARGET>,
 }
 
 /// One watched thread.
@@ -45,17 +50,33 @@ pub(crate) struct Watch {
     turn: AtomicU64,
     /// Nanoseconds of the poll that goes on that are counted already.
     counted_ns: AtomicU64,
-    current: Mutex<Current>,
+    /// What is polled, or was last. Changed between two polls alone.
+    app: Mutex<Option<LocalCounts>>,
+    /// Where the counts of `app` are, to be compared.
+    app_at: AtomicUsize,
+    id: Text<ID>,
+    target: Text<TARGET>,
     /// Whether it is in one poll for so long that nothing new should be given to it.
     pub(crate) stuck: AtomicBool,
 }
 
 /// Polls an application, on the thread of a worker: that which polls it now, wherever its request began.
-#[inline]
 pub(crate) fn during<T>(app: &LocalCounts, id: &str, target: &str, poll: impl FnOnce() -> T) -> T {
+    timed(app, id, target, Instant::now(), poll).0
+}
+
+/// The same, where the time is known already; tells when the poll was over.
+#[inline]
+pub(crate) fn timed<T>(
+    app: &LocalCounts,
+    id: &str,
+    target: &str,
+    began: Instant,
+    poll: impl FnOnce() -> T,
+) -> (T, Instant) {
     task::here(|worker| match worker {
-        Some(worker) => worker.watch.during(app, id, target, poll),
-        None => poll(),
+        Some(worker) => worker.watch.timed(app, id, target, began, poll),
+        None => (poll(), Instant::now()),
     })
 }
 
@@ -68,24 +89,51 @@ pub(crate) struct Seen {
 
 impl Watch {
     pub(crate) fn new(thread: String) -> Self {
-        let current = Mutex::new(Current { app: None, id: Text::EMPTY, target: Text::EMPTY });
-        Self { thread, turn: AtomicU64::new(0), counted_ns: AtomicU64::new(0), current, stuck: AtomicBool::new(false) }
+        Self {
+            thread,
+            turn: AtomicU64::new(0),
+            counted_ns: AtomicU64::new(0),
+            app: Mutex::new(None),
+            app_at: AtomicUsize::new(0),
+            id: Text::EMPTY,
+            target: Text::EMPTY,
+            stuck: AtomicBool::new(false),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<LocalCounts>> {
+        self.app.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Polls an application, on the watched thread.
-    #[inline]
     pub(crate) fn during<T>(&self, app: &LocalCounts, id: &str, target: &str, poll: impl FnOnce() -> T) -> T {
-        {
-            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-            if !current.app.as_ref().is_some_and(|a| std::sync::Arc::ptr_eq(a, app)) {
-                current.app = Some(app.clone());
-            }
-            current.id.set(id);
-            current.target.set(target);
+        self.timed(app, id, target, Instant::now(), poll).0
+    }
+
+    /// The same, where the time is known already; tells when the poll was over.
+    #[inline]
+    pub(crate) fn timed<T>(
+        &self,
+        app: &LocalCounts,
+        id: &str,
+        target: &str,
+        began: Instant,
+        poll: impl FnOnce() -> T,
+    ) -> (T, Instant) {
+        // Whoever sees what follows sees that the poll before is over.
+        fence(Ordering::Release);
+        let at = Arc::as_ptr(app).addr();
+        if self.app_at.load(Ordering::Relaxed) != at {
+            *self.lock() = Some(app.clone());
+            self.app_at.store(at, Ordering::Relaxed);
         }
-        // Also after a panic.
-        let _end = Turn::begin(self, app);
-        poll()
+        self.id.set(id);
+        self.target.set(target);
+        self.step();
+        // Ends also after a panic.
+        let turn = Turn { watch: self, app, began, ended: None };
+        let polled = poll();
+        (polled, turn.end())
     }
 
     fn step(&self) {
@@ -104,8 +152,10 @@ impl Watch {
 
     /// What is polled in this turn; `None` when it is over.
     pub(crate) fn seen(&self, turn: u64) -> Option<Seen> {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = Seen { app: current.app.clone()?, id: current.id.get(), target: current.target.get() };
+        let app = self.lock().clone()?;
+        let seen = Seen { app, id: self.id.get(), target: self.target.get() };
+        // What was read is of this turn if it goes on still.
+        fence(Ordering::Acquire);
         (turn % 2 == 1 && self.turn() == turn).then_some(seen)
     }
 }
@@ -115,19 +165,19 @@ struct Turn<'a> {
     watch: &'a Watch,
     app: &'a LocalCounts,
     began: Instant,
+    ended: Option<Instant>,
 }
 
-impl<'a> Turn<'a> {
-    fn begin(watch: &'a Watch, app: &'a LocalCounts) -> Self {
-        watch.step();
-        Self { watch, app, began: Instant::now() }
+impl Turn<'_> {
+    fn end(mut self) -> Instant {
+        *self.ended.insert(Instant::now())
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.watch.step();
-        let mut took = self.began.elapsed();
+        let mut took = self.ended.unwrap_or_else(Instant::now).saturating_duration_since(self.began);
         if self.watch.counted_ns.load(Ordering::Relaxed) > 0 {
             took = took.saturating_sub(Duration::from_nanos(self.watch.counted_ns.swap(0, Ordering::Relaxed)));
         }

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use wharf_mapping::Match;
 
 use crate::session::SessionSlot;
 use crate::{Body, ContextPath, Lease, Version};
@@ -105,31 +106,79 @@ impl Connection {
 /// The path of a request, canonical and taken apart as in Servlet 6.1, section 3.5.
 #[derive(Debug, Clone)]
 pub struct PathElements {
-    /// Canonical path, still percent-encoded: dot segments resolved, path parameters removed, slashes merged.
-    pub encoded: Arc<str>,
-    /// Canonical path, percent-decoded: what was mapped. Where nothing was encoded, the same text as `encoded`, kept once.
-    pub decoded: Arc<str>,
-    /// The context path that won (a prefix of `decoded`; and of `encoded` too, for a context path needs no escapes).
-    pub context: ContextPath,
-    /// End of the servlet path in `decoded`: `decoded[context.len()..servlet_end]`.
-    pub servlet_end: usize,
-    /// Whether there is a path info: `decoded[servlet_end..]`. Without one it is null, not empty.
-    pub has_path_info: bool,
-    /// Which of the context's servlets was chosen, an index into [`crate::launch::Launched::servlets`]; 0 where there are none.
-    pub servlet: usize,
-    /// The pattern that matched, an index into that servlet's patterns.
-    pub pattern: usize,
+    encoded: Arc<str>,
+    /// `None` where nothing was encoded.
+    decoded: Option<Arc<str>>,
+    /// Length of the context path.
+    context: usize,
+    /// End of the servlet path in the decoded path.
+    servlet_end: usize,
+    has_path_info: bool,
+    servlet: usize,
+    pattern: usize,
 }
 
 impl PathElements {
-    /// The servlet path, decoded.
-    pub fn servlet_path(&self) -> &str {
-        &self.decoded[self.context.as_str().len()..self.servlet_end]
+    /// A path that begins with the context path, encoded and decoded, and what its servlets made of the rest; `None` where the endpoint takes the
+    /// whole context.
+    pub fn new(encoded: Arc<str>, decoded: &str, context: &ContextPath, found: Option<Match>) -> Self {
+        let context = context.as_str().len();
+        let (servlet, pattern, end, has_path_info) =
+            found.map_or((0, 0, 0, true), |f| (f.servlet, f.pattern, f.servlet_path_len, f.has_path_info));
+        let decoded = (decoded != &*encoded).then(|| decoded.into());
+        Self { encoded, decoded, context, servlet_end: context + end, has_path_info, servlet, pattern }
     }
 
-    /// The path info, decoded.
+    /// The same for another path in the same context.
+    #[must_use]
+    pub fn with_path(self, encoded: &str, decoded: &str) -> Self {
+        Self { encoded: encoded.into(), decoded: (decoded != encoded).then(|| decoded.into()), ..self }
+    }
+
+    /// Canonical path, still percent-encoded: dot segments resolved, path parameters removed, slashes merged.
+    pub fn encoded(&self) -> &Arc<str> {
+        &self.encoded
+    }
+
+    /// Canonical path, percent-decoded: what was mapped.
+    pub fn decoded(&self) -> &str {
+        self.decoded.as_ref().unwrap_or(&self.encoded)
+    }
+
+    /// The context path that won.
+    pub fn context(&self) -> &str {
+        // It needs no escapes, so both begin with it.
+        &self.encoded[..self.context]
+    }
+
+    /// What follows the context path, encoded.
+    pub fn encoded_inside(&self) -> &str {
+        &self.encoded[self.context..]
+    }
+
+    /// What follows the context path, decoded.
+    pub fn inside(&self) -> &str {
+        &self.decoded()[self.context..]
+    }
+
+    /// The servlet path, decoded.
+    pub fn servlet_path(&self) -> &str {
+        &self.decoded()[self.context..self.servlet_end]
+    }
+
+    /// The path info, decoded. Where there is none it is null, not empty.
     pub fn path_info(&self) -> Option<&str> {
-        self.has_path_info.then(|| &self.decoded[self.servlet_end..])
+        self.has_path_info.then(|| &self.decoded()[self.servlet_end..])
+    }
+
+    /// Which of the context's servlets was chosen, an index into [`crate::launch::Launched::servlets`]; 0 where there are none.
+    pub fn servlet(&self) -> usize {
+        self.servlet
+    }
+
+    /// The pattern that matched, an index into that servlet's patterns.
+    pub fn pattern(&self) -> usize {
+        self.pattern
     }
 }
 

@@ -237,7 +237,7 @@ impl AppCounters {
     pub fn try_admit(&self) -> Option<Permit> {
         let local = self.local();
         let got = take(&local.free, 1) == 1 || self.fetch();
-        got.then(|| Permit(local.clone()))
+        got.then(|| Permit::new(local.clone()))
     }
 
     /// Gets a permit from elsewhere for this thread.
@@ -269,27 +269,63 @@ impl AppCounters {
         };
         // One that was given back before this was seen to wait.
         if self.fetch() {
-            drop(Permit(self.local().clone()));
+            drop(Permit::new(self.local().clone()));
         }
         Some(Queued { counters: self.clone(), key: Some(key) })
     }
 }
 
-/// Allows one request to be answered. The next one may when it is dropped.
+/// Allows one request to be answered. The next one may when it is given back, or dropped.
 #[derive(Debug)]
-pub struct Permit(LocalCounts);
+pub struct Permit {
+    counts: LocalCounts,
+    held: bool,
+}
 
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let fairness = &self.0.fairness;
+impl std::ops::Deref for Permit {
+    type Target = LocalCounts;
+
+    /// Where the request is counted.
+    fn deref(&self) -> &LocalCounts {
+        &self.counts
+    }
+}
+
+impl Permit {
+    fn new(counts: LocalCounts) -> Self {
+        Self { counts, held: true }
+    }
+
+    /// What a request has that is counted here, and has none.
+    pub fn none(counts: LocalCounts) -> Self {
+        Self { counts, held: false }
+    }
+
+    /// Where the request is counted.
+    pub fn counts(&self) -> &LocalCounts {
+        &self.counts
+    }
+
+    /// Gives it back, where it has not been given back yet.
+    pub fn give_back(&mut self) {
+        if !std::mem::take(&mut self.held) {
+            return;
+        }
+        let fairness = &self.counts.fairness;
         if fairness.pool.load(Relaxed) < 0
             && fairness.pool.fetch_update(SeqCst, Relaxed, |n| (n < 0).then_some(n + 1)).is_ok()
         {
             return;
         }
         // First given back, then looked: whoever begins to wait sees it, or this sees that somebody waits.
-        self.0.free.fetch_add(1, SeqCst);
-        settle(&self.0);
+        self.counts.free.fetch_add(1, SeqCst);
+        settle(&self.counts);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 
@@ -327,7 +363,7 @@ impl Future for Queued {
             queue.granted.swap_remove(at);
         }
         self.key = None;
-        Poll::Ready(Permit(self.counters.local().clone()))
+        Poll::Ready(Permit::new(self.counters.local().clone()))
     }
 }
 
@@ -344,7 +380,7 @@ impl Drop for Queued {
         queue.granted.retain(|k| *k != key);
         drop(queue);
         // It had been given one just before.
-        drop(Permit(self.counters.local().clone()));
+        drop(Permit::new(self.counters.local().clone()));
     }
 }
 

@@ -39,6 +39,12 @@ pub fn number() -> usize {
     if number == usize::MAX { take() } else { number }
 }
 
+/// The same, or a number above [`SHARED`] as long as the thread has not asked for [`number`].
+#[inline]
+pub fn known_number() -> usize {
+    NUMBER.get()
+}
+
 #[cold]
 fn take() -> usize {
     let mut number = SHARED;

@@ -27,6 +27,19 @@ unsafe fn kept<'a>() -> Option<&'a mut Bins> {
     Some(unsafe { &mut *kept.get() })
 }
 
+/// A block that no thread has kept.
+#[cold]
+fn fresh(size: usize, align: usize) -> *mut u8 {
+    // SAFETY: any size and alignment.
+    unsafe {
+        if align <= NATURAL && align <= rounded(size) {
+            mi_malloc(rounded(size)).cast()
+        } else {
+            mi_malloc_aligned(rounded(size), align).cast()
+        }
+    }
+}
+
 /// The container's `#[global_allocator]`.
 pub struct Allocator;
 
@@ -41,14 +54,7 @@ unsafe impl GlobalAlloc for Allocator {
         {
             return block;
         }
-        // SAFETY: any size and alignment.
-        unsafe {
-            if align <= NATURAL && align <= rounded(size) {
-                mi_malloc(rounded(size)).cast()
-            } else {
-                mi_malloc_aligned(rounded(size), align).cast()
-            }
-        }
+        fresh(size, align)
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {

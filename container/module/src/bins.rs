@@ -8,12 +8,18 @@ use std::ffi::c_void;
 
 /// Every block of mimalloc that is not smaller is aligned to this, so most need no other function.
 pub(crate) const NATURAL: usize = 16;
-/// Blocks are kept by their size in steps of this, which is also what all are aligned to.
+/// Small blocks are kept by their size in steps of this, which is also what all are aligned to.
 const STEP: usize = NATURAL;
-/// Larger blocks are not kept.
-const LARGEST: usize = 1024;
-/// Blocks kept of each size.
+/// What counts as small.
+const SMALL: usize = 1024;
+/// Small blocks kept of each size.
 const KEPT: usize = 8;
+/// Those above are kept by their size in steps of this, as fine as the classes of mimalloc.
+const LARGE_STEP: usize = 256;
+/// Larger blocks are not kept. A connection's buffer is one that is: hyper takes one for each request.
+const LARGEST: usize = 8192;
+/// Large blocks kept of each size.
+const LARGE_KEPT: usize = 2;
 
 /// A block that nobody uses: in it is where the next one of its size is.
 struct Free {
@@ -26,40 +32,84 @@ struct Bin {
     count: usize,
 }
 
+impl Bin {
+    const EMPTY: Self = Self { first: std::ptr::null_mut(), count: 0 };
+
+    #[inline]
+    fn take(&mut self) -> Option<*mut u8> {
+        let block = self.first;
+        if block.is_null() {
+            return None;
+        }
+        // SAFETY: what is in a bin was written by `keep`, and is nobody else's until it is taken out here.
+        self.first = unsafe { (*block).next };
+        self.count -= 1;
+        Some(block.cast())
+    }
+
+    /// Keeps a block, where there are not as many already.
+    ///
+    /// # Safety
+    /// As [`Bins::keep`].
+    #[inline]
+    unsafe fn keep(&mut self, block: *mut u8, most: usize) -> bool {
+        if self.count >= most {
+            return false;
+        }
+        let block = block.cast::<Free>();
+        // SAFETY: the caller's promise: there are 16 bytes at least, aligned, that nobody else uses.
+        unsafe { block.write(Free { next: self.first }) };
+        self.first = block;
+        self.count += 1;
+        true
+    }
+}
+
 /// What one thread keeps. On cache lines of its own.
 #[repr(align(64))]
-pub(crate) struct Bins([Bin; LARGEST / STEP]);
+pub(crate) struct Bins {
+    small: [Bin; SMALL / STEP],
+    large: [Bin; (LARGEST - SMALL) / LARGE_STEP],
+}
 
 /// What to ask mimalloc for, so that a block can be used again for any size of its bin.
 #[inline]
 pub(crate) const fn rounded(size: usize) -> usize {
-    if size <= LARGEST { size.next_multiple_of(STEP) } else { size }
+    match size {
+        0..=SMALL => size.next_multiple_of(STEP),
+        ..=LARGEST => size.next_multiple_of(LARGE_STEP),
+        _ => size,
+    }
 }
 
-/// The bin for blocks of this size.
+/// The bin for small blocks of this size. No size at all is no bin.
 #[inline]
-const fn bin(size: usize) -> usize {
-    // No size at all is no bin.
+const fn small(size: usize) -> usize {
     size.wrapping_sub(1) / STEP
+}
+
+/// The bin for large ones.
+const fn large(size: usize) -> usize {
+    size.wrapping_sub(SMALL + 1) / LARGE_STEP
 }
 
 impl Bins {
     pub(crate) const fn new() -> Self {
-        Self([const { Bin { first: std::ptr::null_mut(), count: 0 } }; LARGEST / STEP])
+        Self { small: [const { Bin::EMPTY }; _], large: [const { Bin::EMPTY }; _] }
     }
 
     /// Takes a block for so many bytes, aligned to 16.
     #[inline]
     pub(crate) fn take(&mut self, size: usize) -> Option<*mut u8> {
-        let bin = self.0.get_mut(bin(size))?;
-        let block = bin.first;
-        if block.is_null() {
-            return None;
+        match self.small.get_mut(small(size)) {
+            Some(bin) => bin.take(),
+            None => self.take_large(size),
         }
-        // SAFETY: what is in a bin was written by `keep`, and is nobody else's until it is taken out here.
-        bin.first = unsafe { (*block).next };
-        bin.count -= 1;
-        Some(block.cast())
+    }
+
+    #[cold]
+    fn take_large(&mut self, size: usize) -> Option<*mut u8> {
+        self.large.get_mut(large(size))?.take()
     }
 
     /// Keeps a block. False where it is too large, or there are enough.
@@ -68,19 +118,26 @@ impl Bins {
     /// The block must be free, of at least `rounded(size)` bytes, and aligned to 16; it must stay so until it is taken out.
     #[inline]
     pub(crate) unsafe fn keep(&mut self, block: *mut u8, size: usize) -> bool {
-        let Some(bin) = self.0.get_mut(bin(size)).filter(|bin| bin.count < KEPT) else { return false };
-        let block = block.cast::<Free>();
-        // SAFETY: the caller's promise: there are 16 bytes at least, aligned, that nobody else uses.
-        unsafe { block.write(Free { next: bin.first }) };
-        bin.first = block;
-        bin.count += 1;
-        true
+        match self.small.get_mut(small(size)) {
+            // SAFETY: the caller's promise.
+            Some(bin) => unsafe { bin.keep(block, KEPT) },
+            // SAFETY: the caller's promise.
+            None => unsafe { self.keep_large(block, size) },
+        }
+    }
+
+    /// # Safety
+    /// As [`Self::keep`].
+    #[cold]
+    unsafe fn keep_large(&mut self, block: *mut u8, size: usize) -> bool {
+        // SAFETY: the caller's promise.
+        self.large.get_mut(large(size)).is_some_and(|bin| unsafe { bin.keep(block, LARGE_KEPT) })
     }
 
     /// Gives all of them to `free`.
     pub(crate) fn empty(&mut self, free: impl Fn(*mut c_void)) {
-        for bin in 0..self.0.len() {
-            while let Some(block) = self.take((bin + 1) * STEP) {
+        for bin in self.small.iter_mut().chain(&mut self.large) {
+            while let Some(block) = bin.take() {
                 free(block.cast());
             }
         }
@@ -93,14 +150,17 @@ mod tests {
 
     #[test]
     fn sizes_of_one_bin_are_rounded_to_the_same() {
+        let Bins { small: few, large: more } = Bins::new();
         for size in 1..=LARGEST {
-            let room = rounded(size);
-            assert!(room >= size && room < size + STEP && room.is_multiple_of(STEP), "{size}");
-            assert_eq!(bin(size), bin(room), "{size}");
-            assert_eq!(bin(size), room / STEP - 1, "{size}");
+            let (room, step) = (rounded(size), if size <= SMALL { STEP } else { LARGE_STEP });
+            assert!(room >= size && room < size + step && room.is_multiple_of(step), "{size}");
+            match size {
+                ..=SMALL => assert_eq!((small(size), small(room)), (room / STEP - 1, room / STEP - 1), "{size}"),
+                _ => assert!(small(size) >= few.len() && large(size) == large(room), "{size}"),
+            }
         }
-        let bins = Bins::new().0.len();
-        assert!(bin(0) >= bins && bin(LARGEST + 1) >= bins);
+        assert!(large(SMALL + 1) == 0 && large(LARGEST) == more.len() - 1 && large(LARGEST + 1) >= more.len());
+        assert!(small(0) >= few.len() && large(0) >= more.len(), "no size at all");
         assert_eq!(rounded(LARGEST + 1), LARGEST + 1);
     }
 

@@ -40,13 +40,18 @@ pub(crate) struct Handles {
     pub(crate) sessions: AtomicU64,
 }
 
+/// What the requests of a generation share, as far as one thread answers them.
+pub(crate) struct Common {
+    pub(crate) handles: Handles,
+    /// Its sessions; none in a trial.
+    pub(crate) sessions: Option<Sessions>,
+}
+
 /// Answers the requests of one generation.
 pub(crate) struct ModuleEndpoint {
     pub(crate) module: ModuleRef,
     pub(crate) instance: InstancePtr,
-    pub(crate) handles: PerThread<Handles>,
-    /// Its sessions; none in a trial. One for each thread, as the handles are.
-    pub(crate) sessions: Option<PerThread<Sessions>>,
+    pub(crate) common: PerThread<Common>,
     /// What it may use; none where it uses nothing.
     pub(crate) resources: Option<Arc<dyn BoundResources>>,
 }
@@ -58,7 +63,6 @@ impl Endpoint for ModuleEndpoint {
             true => None,
             false => exchange.request.extensions_mut().remove::<OnUpgrade>(),
         };
-        let sessions = self.sessions.as_ref().map(PerThread::local);
         let end = self.resources.as_ref().map(|resources| {
             let (resources, id) = (resources.clone(), exchange.id.clone());
             if let Some(trace) = exchange.request.headers().get("traceparent").and_then(|t| t.to_str().ok()) {
@@ -66,7 +70,7 @@ impl Endpoint for ModuleEndpoint {
             }
             Arc::new(RequestEnd { resources, id })
         });
-        let (request, outside) = cross(exchange, self.handles.local(), sessions);
+        let (request, outside) = cross(exchange, self.common.local());
         // SAFETY: an instance of this module, started and not stopped: the lease says so.
         let future = unsafe { self.module.service()(self.instance.0, request) };
         Box::pin(InModule {
@@ -80,7 +84,7 @@ impl Endpoint for ModuleEndpoint {
     }
 
     fn session_version(&self, request: &http::Request<Body>) -> Option<Version> {
-        let sessions = self.sessions.as_ref()?.local();
+        let sessions = self.common.local().sessions.as_ref()?;
         let settings = sessions.manager.settings();
         let (ids, _) = wharf_kernel::session::requested(request.headers(), request.uri().path(), &settings);
         ids.into_iter().find_map(|id| sessions.manager.version_of(id)).map(|v| Version::new(&v))
@@ -96,8 +100,7 @@ pub(crate) struct Outside {
     _headers: Vec<Header>,
     _tls: Option<Box<TlsHead>>,
     _user: Option<Box<UserHead>>,
-    pub(crate) handles: Arc<Alone<Handles>>,
-    pub(crate) sessions: Option<Arc<Alone<Sessions>>>,
+    pub(crate) common: Arc<Alone<Common>>,
     /// What sign-ins add to the response.
     pub(crate) sign_headers: OnceLock<Mutex<Vec<(HeaderName, HeaderValue)>>>,
 }
@@ -120,19 +123,15 @@ impl Outside {
 }
 
 /// Hands a request over. The container keeps a reference too: it has the session that the module opens.
-fn cross(
-    mut exchange: Box<Exchange>,
-    handles: &Arc<Alone<Handles>>,
-    sessions: Option<&Arc<Alone<Sessions>>>,
-) -> (FfiRequest, Arc<Outside>) {
+fn cross(mut exchange: Box<Exchange>, common: &Arc<Alone<Common>>) -> (FfiRequest, Arc<Outside>) {
     let body = std::mem::take(exchange.request.body_mut());
     let body = (!body.is_end_stream()).then(|| {
         let exact = body.size_hint().exact();
-        handles.bodies.fetch_add(1, Ordering::Relaxed);
-        FfiBody::new(RequestBody { body, waker: Arc::default(), handles: handles.clone() }, exact)
+        common.handles.bodies.fetch_add(1, Ordering::Relaxed);
+        FfiBody::new(RequestBody { body, waker: Arc::default(), common: common.clone() }, exact)
     });
-    handles.requests.fetch_add(1, Ordering::Relaxed);
-    let vtable = if sessions.is_some() { &raw const session::REQUEST } else { std::ptr::null() };
+    common.handles.requests.fetch_add(1, Ordering::Relaxed);
+    let vtable = if common.sessions.is_some() { &raw const session::REQUEST } else { std::ptr::null() };
     // All that the head points to has its place already, on the heap.
     let lines = exchange.request.headers().iter();
     let headers: Vec<_> = lines.map(|(name, value)| Header::new(name.as_str(), value.as_bytes())).collect();
@@ -144,8 +143,7 @@ fn cross(
         _headers: headers,
         _tls: tls,
         _user: user,
-        handles: handles.clone(),
-        sessions: sessions.cloned(),
+        common: common.clone(),
         sign_headers: OnceLock::new(),
     });
     let head = &raw const outside.head;
@@ -176,13 +174,13 @@ fn request_head(
     user: Option<&UserHead>,
 ) -> RequestHead {
     let Exchange { request, path, connection, .. } = exchange;
-    let uri = request.uri();
+    let (uri, path_info) = (request.uri(), path.path_info());
     RequestHead {
         method: RawStr::new(request.method().as_str()),
         request_uri: RawStr::new(uri.path()),
         query: RawStr::new(uri.query().unwrap_or_default()),
         has_query: uri.query().is_some(),
-        has_path_info: path.has_path_info,
+        has_path_info: path_info.is_some(),
         secure: connection.secure,
         version: match request.version() {
             http::Version::HTTP_09 => 9,
@@ -191,12 +189,12 @@ fn request_head(
             http::Version::HTTP_3 => 30,
             _ => 11,
         },
-        servlet: path.servlet as u32,
-        pattern: path.pattern as u32,
-        path: RawStr::new(&path.encoded),
-        context_path: RawStr::new(path.context.as_str()),
+        servlet: path.servlet() as u32,
+        pattern: path.pattern() as u32,
+        path: RawStr::new(path.encoded()),
+        context_path: RawStr::new(path.context()),
         servlet_path: RawStr::new(path.servlet_path()),
-        path_info: RawStr::new(path.path_info().unwrap_or_default()),
+        path_info: RawStr::new(path_info.unwrap_or_default()),
         authority: RawStr::new(&exchange.authority),
         remote: connection.remote.into(),
         local: connection.local.into(),
@@ -214,13 +212,13 @@ unsafe extern "C" fn retain(owner: *const ()) {
         Arc::increment_strong_count(owner.cast::<Outside>());
         &*owner.cast::<Outside>()
     };
-    outside.handles.requests.fetch_add(1, Ordering::Relaxed);
+    outside.common.handles.requests.fetch_add(1, Ordering::Relaxed);
 }
 
 unsafe extern "C" fn release(owner: *const ()) {
     // SAFETY: the reference made in `cross` or by `retain`, released once.
     let outside = unsafe { Arc::from_raw(owner.cast::<Outside>()) };
-    outside.handles.requests.fetch_sub(1, Ordering::Relaxed);
+    outside.common.handles.requests.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// A waker that can be taken back: what hyper keeps of it is the container's own, and the module's goes when its body goes.
@@ -250,7 +248,7 @@ impl Wake for Revocable {
 struct RequestBody {
     body: Body,
     waker: Arc<Revocable>,
-    handles: Arc<Alone<Handles>>,
+    common: Arc<Alone<Common>>,
 }
 
 impl PollFrame for RequestBody {
@@ -278,7 +276,7 @@ impl PollFrame for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         self.waker.set(None);
-        self.handles.bodies.fetch_sub(1, Ordering::Relaxed);
+        self.common.handles.bodies.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -356,17 +354,24 @@ fn back(
 ) -> Result<Response<Body>, BoxError> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::from_u16(ffi.status)?;
+    let body = ffi.take_body();
+    let length = match &body {
+        FfiResponseBody::Lent => ffi.lent().len(),
+        FfiResponseBody::Full(bytes) => bytes.len(),
+        _ => 0,
+    };
     headers.reserve(ffi.headers().len());
     for (name, value) in ffi.headers() {
         let (name, value) = match name {
             // What most responses have, and many have nothing else.
             b"content-type" => (CONTENT_TYPE, content_type(value)?),
+            // The server says it itself.
+            b"content-length" if length > 0 && is_number(value, length) => continue,
             _ => (HeaderName::from_bytes(name)?, HeaderValue::from_bytes(value)?),
         };
         headers.append(name, value);
     }
     *response.headers_mut() = headers;
-    let body = ffi.take_body();
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if switching != matches!(body, FfiResponseBody::Upgrade(_)) {
         return Err(
@@ -388,6 +393,11 @@ fn back(
         }
     };
     Ok(response)
+}
+
+/// Whether the text is this number in decimal.
+fn is_number(text: &[u8], number: usize) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| text.parse() == Ok(number))
 }
 
 /// A content type. The last one that this thread saw is remembered: most are of a few kinds.

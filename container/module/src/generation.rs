@@ -11,7 +11,7 @@ use wharf_kernel::session::{SessionEvents, SessionManager};
 use wharf_kernel::workers::Workers;
 use wharf_kernel::{Endpoint, Gate, Hold};
 
-use crate::endpoint::{Handles, ModuleEndpoint};
+use crate::endpoint::{Common, Handles, ModuleEndpoint};
 use crate::loaded::{Loaded, Made};
 use crate::session::{Expiry, Sessions};
 
@@ -47,7 +47,6 @@ pub(crate) struct Generation {
     made: Made,
     gate: Gate,
     idle: Arc<Idle>,
-    handles: PerThread<Handles>,
     endpoint: Arc<ModuleEndpoint>,
     expiry: Arc<Expiry>,
     loaded: Mutex<Loaded>,
@@ -68,17 +67,19 @@ impl Generation {
     ) -> Option<Self> {
         let (module, instance) = loaded.service()?;
         let idle = Arc::<Idle>::default();
-        let handles = PerThread::new(Handles::default);
         let gate = Gate::new({
             let idle = idle.clone();
             move || idle.tell()
         });
-        let sessions = sessions.map(|manager| Sessions::per_thread(&manager, &version));
+        let common = PerThread::new(|| Common {
+            handles: Handles::default(),
+            sessions: sessions.as_ref().map(|manager| Sessions::new(manager.clone(), version.clone())),
+        });
         let resources = loaded.resources();
-        let endpoint = Arc::new(ModuleEndpoint { module, instance, handles: handles.clone(), sessions, resources });
+        let endpoint = Arc::new(ModuleEndpoint { module, instance, common, resources });
         let expiry = Arc::new(Expiry { endpoint: endpoint.clone(), gate: gate.clone() });
         let loaded = Mutex::new(loaded);
-        Some(Self { description, made, gate, idle, handles, endpoint, expiry, loaded, workers, stop_timeout })
+        Some(Self { description, made, gate, idle, endpoint, expiry, loaded, workers, stop_timeout })
     }
 
     /// Who hears of this application's sessions that expire.
@@ -106,7 +107,8 @@ impl Generation {
         let mut retirement = self.loaded().unload(&*self.workers, self.stop_timeout);
         let sum = |of: fn(&Handles) -> &AtomicU64| {
             // Taken on one thread and given back on another: only the sum means anything.
-            self.handles.iter().fold(0_u64, |sum, handles| sum.wrapping_add(of(handles).load(Ordering::Relaxed)))
+            let all = self.endpoint.common.iter().map(|common| of(&common.handles).load(Ordering::Relaxed));
+            all.fold(0_u64, u64::wrapping_add)
         };
         for (left, what) in
             [(sum(|h| &h.requests), "request"), (sum(|h| &h.bodies), "request body"), (sum(|h| &h.sessions), "session")]

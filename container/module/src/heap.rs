@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicPtr, Ordering};
 
 use libmimalloc_sys::mi_free;
 use wharf_abi::HeapApi;
-use wharf_kernel::per_thread::{SHARED, number};
+use wharf_kernel::per_thread::{SHARED, known_number, number};
 
 use crate::bins::{Bins, NATURAL, rounded};
 use crate::resident::{give_back, small_pages_at};
@@ -62,8 +62,48 @@ impl Inner {
         if number < SHARED { Some(&self.slots[number]) } else { None }
     }
 
-    /// Adds to the live bytes.
+    /// The same without an answer for a thread that has not asked for its number yet. What most calls need, and in few steps.
     #[inline]
+    fn known(&self) -> Option<&Slot> {
+        let number = known_number();
+        if number < SHARED { Some(&self.slots[number]) } else { None }
+    }
+
+    /// A block that no thread has kept.
+    #[cold]
+    fn fresh(&self, size: usize, align: usize) -> *mut u8 {
+        // SAFETY: a live heap of mimalloc; any size and alignment.
+        let block = unsafe {
+            if align <= NATURAL && align <= rounded(size) {
+                mi_heap_malloc(self.mimalloc, rounded(size))
+            } else {
+                mi_heap_malloc_aligned(self.mimalloc, rounded(size), align)
+            }
+        };
+        self.counted(block, size)
+    }
+
+    /// Frees a block that is not kept yet.
+    ///
+    /// # Safety
+    /// It must be a live block of this heap, asked for with this size.
+    #[cold]
+    unsafe fn let_go(&self, block: *mut u8, size: usize) {
+        self.count(-(size as i64));
+        if let Some(slot) = self.own() {
+            if slot.bins.load(Ordering::Relaxed).is_null() {
+                slot.bins.store(Box::into_raw(Box::new(Bins::new())), Ordering::Relaxed);
+            }
+            // SAFETY: this thread's alone; and as in `free`.
+            if unsafe { slot.bins().is_some_and(|bins| bins.keep(block, size)) } {
+                return;
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { mi_free(block.cast()) };
+    }
+
+    /// Adds to the live bytes.
     fn count(&self, bytes: i64) {
         match self.own() {
             Some(slot) => slot.count(bytes),
@@ -95,22 +135,9 @@ impl Slot {
     #[inline]
     #[expect(clippy::mut_from_ref)]
     unsafe fn bins(&self) -> Option<&mut Bins> {
-        // SAFETY: null or the box made in `keep`, which lives as long as the heap; the caller's promise. Whoever takes a thread's
+        // SAFETY: null or the box made in `let_go`, which lives as long as the heap; the caller's promise. Whoever takes a thread's
         // number after it sees what it wrote (`wharf_kernel::per_thread`).
         unsafe { self.bins.load(Ordering::Relaxed).as_mut() }
-    }
-
-    /// Keeps a freed block. False where it is not to be kept.
-    ///
-    /// # Safety
-    /// The slot must be this thread's alone, and the block be free and of the heap, asked for with `size` bytes.
-    #[inline]
-    unsafe fn keep(&self, block: *mut u8, size: usize) -> bool {
-        if self.bins.load(Ordering::Relaxed).is_null() {
-            self.bins.store(Box::into_raw(Box::new(Bins::new())), Ordering::Relaxed);
-        }
-        // SAFETY: the caller's promise; every block is asked for with at least `rounded(size)` bytes, and aligned to 16 then.
-        unsafe { self.bins().is_some_and(|bins| bins.keep(block, size)) }
     }
 
     /// Frees what is kept.
@@ -152,22 +179,14 @@ unsafe extern "C" fn alloc(heap: *mut (), size: usize, align: usize) -> *mut u8 
     // SAFETY: called through the `HeapApi` of a live heap.
     let inner = unsafe { inner(heap) };
     if align <= NATURAL
-        && let Some(slot) = inner.own()
+        && let Some(slot) = inner.known()
         // SAFETY: this thread's alone.
         && let Some(block) = unsafe { slot.bins() }.and_then(|bins| bins.take(size))
     {
         slot.count(size as i64);
         return block;
     }
-    // SAFETY: a live heap of mimalloc; any size and alignment.
-    let block = unsafe {
-        if align <= NATURAL && align <= rounded(size) {
-            mi_heap_malloc(inner.mimalloc, rounded(size))
-        } else {
-            mi_heap_malloc_aligned(inner.mimalloc, rounded(size), align)
-        }
-    };
-    inner.counted(block, size)
+    inner.fresh(size, align)
 }
 
 unsafe extern "C" fn alloc_zeroed(heap: *mut (), size: usize, align: usize) -> *mut u8 {
@@ -192,17 +211,17 @@ unsafe extern "C" fn realloc(heap: *mut (), block: *mut u8, old: usize, size: us
 unsafe extern "C" fn free(heap: *mut (), block: *mut u8, size: usize) {
     // SAFETY: called through the `HeapApi` of a live heap.
     let inner = unsafe { inner(heap) };
-    if let Some(slot) = inner.own() {
+    if let Some(slot) = inner.known()
+        // SAFETY: this thread's alone.
+        && let Some(bins) = unsafe { slot.bins() }
+        // SAFETY: the block is free from here on; every one is asked for with at least `rounded(size)` bytes, and aligned to 16 then.
+        && unsafe { bins.keep(block, size) }
+    {
         slot.count(-(size as i64));
-        // SAFETY: the block is free from here on; the slot is this thread's alone.
-        if unsafe { slot.keep(block, size) } {
-            return;
-        }
-    } else {
-        inner.count(-(size as i64));
+        return;
     }
-    // SAFETY: called with a live block of it.
-    unsafe { mi_free(block.cast()) };
+    // SAFETY: a live block of the heap.
+    unsafe { inner.let_go(block, size) };
 }
 
 /// The heap for the module that is being loaded on this thread, or null. Modules find it by name (`wharf_abi::HEAP_SYMBOL`).

@@ -14,12 +14,12 @@ use wharf_abi::{
     SessionRefused, SessionValue,
 };
 use wharf_kernel::Gate;
-use wharf_kernel::per_thread::{Alone, PerThread};
+use wharf_kernel::per_thread::Alone;
 use wharf_kernel::session::{
     Refused, Session, SessionEvents, SessionFuture, SessionManager, Tracking, Value, requested,
 };
 
-use crate::endpoint::{Handles, ModuleEndpoint, Outside, Revocable};
+use crate::endpoint::{Common, ModuleEndpoint, Outside, Revocable};
 use crate::loaded::on_short_lived_thread;
 
 /// The sessions of a generation.
@@ -29,14 +29,14 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    pub(crate) fn per_thread(manager: &Arc<dyn SessionManager>, version: &Arc<str>) -> PerThread<Self> {
-        PerThread::new(|| Self { manager: manager.clone(), version: version.clone() })
+    pub(crate) fn new(manager: Arc<dyn SessionManager>, version: Arc<str>) -> Self {
+        Self { manager, version }
     }
 }
 
 impl Outside {
     fn requested(&self) -> (Vec<String>, Tracking) {
-        let Some(sessions) = &self.sessions else { return (Vec::new(), Tracking::Cookie) };
+        let Some(sessions) = &self.common.sessions else { return (Vec::new(), Tracking::Cookie) };
         let settings = sessions.manager.settings();
         let (ids, tracking) = requested(self.exchange.request.headers(), self.exchange.request.uri().path(), &settings);
         (ids.into_iter().map(str::to_owned).collect(), tracking)
@@ -59,11 +59,11 @@ impl Outside {
                 headers.append(name, value);
             }
         }
-        let manager = &self.sessions.as_ref()?.manager;
+        let manager = &self.common.sessions.as_ref()?.manager;
         if !self.exchange.session.is_used() {
             return None;
         }
-        let path = self.exchange.path.context.as_str();
+        let path = self.exchange.path.context();
         let session =
             self.exchange.session.commit(headers, &manager.settings(), path, self.exchange.connection.secure)?;
         Some(manager.save(&session))
@@ -89,10 +89,10 @@ unsafe extern "C" fn open(owner: *const (), create: bool) -> FfiOpening {
         Arc::from_raw(owner.cast::<Outside>())
     };
     let work = async move {
-        let Some(sessions) = outside.sessions.clone() else { return Opened::Missing };
-        match outside.open(&sessions, create).await {
+        let Some(sessions) = &outside.common.sessions else { return Opened::Missing };
+        match outside.open(sessions, create).await {
             Ok(None) => Opened::Missing,
-            Ok(Some(session)) => Opened::Session(handle(session, &sessions.manager, &outside.handles)),
+            Ok(Some(session)) => Opened::Session(handle(session, &sessions.manager, &outside.common)),
             Err(error) => Opened::Refused(refused(&error)),
         }
     };
@@ -103,7 +103,7 @@ unsafe extern "C" fn requested_session(owner: *const ()) -> RequestedSession {
     // SAFETY: a reference that `release` has not dropped yet.
     let outside = unsafe { &*owner.cast::<Outside>() };
     let (ids, tracking) = outside.requested();
-    let live = |id: &&String| outside.sessions.as_ref().is_some_and(|s| s.manager.version_of(id).is_some());
+    let live = |id: &&String| outside.common.sessions.as_ref().is_some_and(|s| s.manager.version_of(id).is_some());
     let found = ids.iter().find(live);
     RequestedSession {
         id: found.or(ids.first()).map(|id| RString::from(id.as_str())).into(),
@@ -115,7 +115,7 @@ unsafe extern "C" fn requested_session(owner: *const ()) -> RequestedSession {
 unsafe extern "C" fn in_links(owner: *const ()) -> ROption<RString> {
     // SAFETY: a reference that `release` has not dropped yet.
     let outside = unsafe { &*owner.cast::<Outside>() };
-    let Some(sessions) = &outside.sessions else { return ROption::RNone };
+    let Some(sessions) = &outside.common.sessions else { return ROption::RNone };
     outside.exchange.session.in_links(&sessions.manager.settings()).map(RString::from).into()
 }
 
@@ -151,12 +151,12 @@ impl<T> Drop for Foreign<T> {
 struct Handle {
     session: Arc<Session>,
     manager: Arc<dyn SessionManager>,
-    handles: Arc<Alone<Handles>>,
+    common: Arc<Alone<Common>>,
 }
 
-fn handle(session: Arc<Session>, manager: &Arc<dyn SessionManager>, handles: &Arc<Alone<Handles>>) -> FfiSession {
-    handles.sessions.fetch_add(1, Ordering::Relaxed);
-    let handle = Box::new(Handle { session, manager: manager.clone(), handles: handles.clone() });
+fn handle(session: Arc<Session>, manager: &Arc<dyn SessionManager>, common: &Arc<Alone<Common>>) -> FfiSession {
+    common.handles.sessions.fetch_add(1, Ordering::Relaxed);
+    let handle = Box::new(Handle { session, manager: manager.clone(), common: common.clone() });
     // SAFETY: the functions are made for this box, which `drop_it` drops; a `Handle` is `Send` and `Sync`.
     unsafe { FfiSession::new(Box::into_raw(handle).cast_const().cast(), &raw const HANDLE) }
 }
@@ -234,7 +234,7 @@ unsafe extern "C" fn rotate(data: *const ()) -> RResult<RString, SessionRefused>
 unsafe extern "C" fn drop_it(data: *const ()) {
     // SAFETY: the box made in `handle`, dropped once.
     let this = unsafe { Box::from_raw(data.cast::<Handle>().cast_mut()) };
-    this.handles.sessions.fetch_sub(1, Ordering::Relaxed);
+    this.common.handles.sessions.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// Tells a generation of sessions that have expired.
@@ -248,10 +248,9 @@ const LISTENERS: Duration = Duration::from_secs(5);
 
 impl SessionEvents for Expiry {
     fn expired(&self, expired: &[Arc<Session>]) {
-        let (Some(sessions), Some(lease)) = (&self.endpoint.sessions, self.gate.try_lease()) else { return };
-        let handles = self.endpoint.handles.local();
-        let all: RVec<FfiSession> =
-            expired.iter().map(|s| handle(s.clone(), &sessions.local().manager, handles)).collect();
+        let common = self.endpoint.common.local();
+        let (Some(sessions), Some(lease)) = (&common.sessions, self.gate.try_lease()) else { return };
+        let all: RVec<FfiSession> = expired.iter().map(|s| handle(s.clone(), &sessions.manager, common)).collect();
         let endpoint = self.endpoint.clone();
         // A thread of its own: what the module leaves on it goes with it.
         let call = move || {

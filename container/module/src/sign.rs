@@ -39,7 +39,7 @@ impl Outside {
         let Some(Passage(guard)) = self.exchange.request.extensions().get::<Passage>() else {
             return refused(500, "The application has no [login] in its TOML file.");
         };
-        let session = match &self.sessions {
+        let session = match &self.common.sessions {
             Some(sessions) => self.open(sessions, false).await,
             None => Ok(None),
         };
@@ -47,7 +47,7 @@ impl Outside {
             Ok(session) => session,
             Err(error) => return refused(error.status(), &error.to_string()),
         };
-        let inside = &self.exchange.path.decoded[self.exchange.path.context.as_str().len()..];
+        let inside = self.exchange.path.inside();
         let asking = Asking {
             method: self.exchange.request.method(),
             path: if inside.is_empty() { "/" } else { inside },

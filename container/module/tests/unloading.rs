@@ -14,6 +14,7 @@ use wharf_kernel::launch::{Kind, Launched, Launcher, Plan};
 use wharf_kernel::refusal::Code;
 use wharf_kernel::workers::Workers;
 use wharf_kernel::{AppId, Body, Connection, ContextPath, Exchange, PathElements, Version};
+use wharf_mapping::{Match, MatchKind};
 use wharf_module::{ModuleConfig, ModuleLauncher, trial};
 
 /// As in the container.
@@ -54,6 +55,8 @@ impl Pool {
     fn get(&self, worker: usize, app: &Arc<dyn Launched>, path: &str, servlet: usize) -> (u16, String) {
         let lease = app.gate().try_lease().expect("an open gate");
         let (endpoint, path) = (app.endpoint(), path.to_owned());
+        let found =
+            Match { servlet, pattern: 0, servlet_path_len: path.len(), has_path_info: false, kind: MatchKind::Exact };
         self.run(worker, move |runtime| {
             runtime.block_on(async {
                 let peer: SocketAddr = "127.0.0.1:9".parse().unwrap();
@@ -62,15 +65,7 @@ impl Pool {
                     request: Box::new(
                         http::Request::get(path.as_str()).header("x-test", "1").body(Body::empty()).unwrap(),
                     ),
-                    path: PathElements {
-                        encoded: path.as_str().into(),
-                        decoded: path.as_str().into(),
-                        context: ContextPath::root(),
-                        servlet_end: path.len(),
-                        has_path_info: false,
-                        servlet,
-                        pattern: 0,
-                    },
+                    path: PathElements::new(path.as_str().into(), &path, &ContextPath::root(), Some(found)),
                     authority: "localhost".into(),
                     connection: Arc::new(Connection::new(Some(peer), Some(peer), false)),
                     id: "test-1".into(),

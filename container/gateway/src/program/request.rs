@@ -127,7 +127,7 @@ async fn attempt<P: Programs>(
     }
     let mut lease = Some(lease);
     for _ in 0..=REDIRECTS {
-        let inner = &asked.path.decoded[asked.path.context.as_str().len()..];
+        let inner = asked.path.inside();
         let script = match app.find(inner, &asked.connection) {
             Ok(Found::Script(script)) => script,
             Ok(Found::Folder) => return Some(to_folder(&asked)),
@@ -185,7 +185,7 @@ fn to_folder(asked: &Asked) -> Response<Body> {
         return status(StatusCode::NOT_FOUND);
     }
     let query = asked.head.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
-    to(&format!("{}/{query}", asked.path.encoded))
+    to(&format!("{}/{query}", asked.path.encoded()))
 }
 
 fn to(location: &str) -> Response<Body> {
@@ -208,18 +208,18 @@ fn redirected(asked: Asked, target: &str) -> Result<Asked, Box<Response<Body>>> 
     let canonical = canonicalise(path).map_err(|_| bad())?;
     let query = query.map(|q| format!("?{q}")).unwrap_or_default();
     let whole = format!("{}{query}", canonical.encoded);
-    let context = asked.path.context.as_str();
+    let context = asked.path.context();
     if !canonical.decoded.strip_prefix(context).is_some_and(|rest| rest.starts_with('/')) {
         return Err(Box::new(to(&whole)));
     }
-    let Asked { mut head, mut path, authority, connection, id, variables } = asked;
+    let Asked { mut head, path, authority, connection, id, variables } = asked;
     head.uri = whole.parse::<Uri>().map_err(|_| bad())?;
     if head.method != Method::HEAD {
         head.method = Method::GET;
     }
     head.headers.remove(CONTENT_TYPE);
     head.headers.remove(CONTENT_LENGTH);
-    (path.encoded, path.decoded) = ((&*canonical.encoded).into(), (&*canonical.decoded).into());
+    let path = path.with_path(&canonical.encoded, &canonical.decoded);
     Ok(Asked { head, path, authority, connection, id, variables })
 }
 

@@ -100,12 +100,12 @@ impl Backends {
         let upgrade = headers::asks_upgrade(request.method(), request.version(), request.headers())
             .filter(|_| self.options.protocol == Protocol::H1 && request.body().is_end_stream());
         let client: Option<OnUpgrade> = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut *request));
-        let key = self.key(&request, &path.decoded, connection.remote.map(|a| a.ip()));
+        let key = self.key(&request, path.decoded(), connection.remote.map(|a| a.ip()));
         let wanted = self.cookies.as_ref().and_then(|c| c.read(request.headers()));
         let (method, version) = (request.method().clone(), request.version());
 
-        let context = path.context.as_str();
-        let inner = if self.options.strip_context { &path.encoded[context.len()..] } else { &path.encoded };
+        let context = path.context();
+        let inner = if self.options.strip_context { path.encoded_inside() } else { path.encoded() };
         let query = request.uri().query();
         let target = match query {
             None => Bytes::copy_from_slice(inner.as_bytes()),

@@ -48,7 +48,8 @@ impl Endpoint for Echo {
                         Ok(body) => {
                             let body = body.to_bytes();
                             let (servlet, info) = (path.servlet_path(), path.path_info().unwrap_or("null"));
-                            format!("{method} {version:?} {} {servlet} {info} {}", path.context, body.len())
+                            let context = if path.context().is_empty() { "/" } else { path.context() };
+                            format!("{method} {version:?} {context} {servlet} {info} {}", body.len())
                         }
                         Err(_) => return status(400),
                     }
