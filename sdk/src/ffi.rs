@@ -17,13 +17,12 @@ use wharf_abi::{
 
 use crate::body::BodyKind;
 use crate::facts::{LocalContext, RequestFacts, write_target};
-use crate::field_name::field_name;
 use crate::log::for_request;
 use crate::request::Crossed;
 use crate::response::ResponseParts;
 use crate::tunnel::Tunnel;
 use crate::upgrade::Switch;
-use crate::{Body, BoxError, Response};
+use crate::{Body, BoxError, Response, field_set};
 
 /// Makes a request of what the container handed over.
 pub(crate) fn request(mut ffi: FfiRequest, context: &LocalContext) -> Result<Crossed, http::Error> {
@@ -71,15 +70,11 @@ pub(crate) fn headers(ffi: &FfiRequest) -> HeaderMap {
 
 /// A table of the header fields, of which `buffer` has the values.
 fn table(ffi: &FfiRequest, mut buffer: Bytes) -> HeaderMap {
-    let mut map = HeaderMap::with_capacity(ffi.headers().len());
-    for (name, value) in ffi.headers() {
+    let values = ffi.headers().map(|(_, value)| {
         // SAFETY: what the container sends is what it has read as a field value (`Header::value`).
-        let value = unsafe { HeaderValue::from_maybe_shared_unchecked(buffer.split_to(value.len())) };
-        if let Some(name) = field_name(name.as_bytes()) {
-            map.append(name, value);
-        }
-    }
-    map
+        unsafe { HeaderValue::from_maybe_shared_unchecked(buffer.split_to(value.len())) }
+    });
+    field_set::table(ffi.headers().map(|(name, _)| name), values)
 }
 
 /// Content that the container gives.

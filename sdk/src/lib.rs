@@ -37,6 +37,7 @@ mod facts;
 #[allow(unsafe_code)]
 mod ffi;
 mod field_name;
+mod field_set;
 mod filter;
 mod filter_mapping;
 #[cfg(any(feature = "axum", feature = "serve"))]

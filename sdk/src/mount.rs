@@ -65,20 +65,20 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    /// Asks the service, which is ready.
+    /// Asks the service, which is ready, and lets others have it again.
     #[inline]
-    fn ask(service: &mut S, mut request: http::Request<Body>) -> Asked<S::Future> {
+    fn ask(mut service: S, mut request: http::Request<Body>, give_back: impl FnOnce(S)) -> Asked<S::Future> {
         let handshake = offer(&mut request);
-        Asked { future: service.call(request), handshake }
+        let future = service.call(request);
+        give_back(service);
+        Asked { future, handshake }
     }
 
     async fn answer(&self, request: Request) -> Result<Response, Error> {
         let kept = self.idle().and_then(|mut idle| idle.pop());
         let mut service = kept.unwrap_or_else(|| self.another());
         poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
-        let asked = Self::ask(&mut service, request.into_http());
-        give_back(self.idle(), service);
-        asked.await
+        Self::ask(service, request.into_http(), |service| give_back(self.idle(), service)).await
     }
 }
 
@@ -156,11 +156,9 @@ where
             let kept = idle.as_mut().and_then(|idle| idle.pop());
             let mut service = kept.unwrap_or_else(|| self.another());
             match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(Ok(())) => answer(|| {
-                    let asked = Self::ask(&mut service, request().into_http());
-                    give_back(idle, service);
-                    asked
-                }),
+                Poll::Ready(Ok(())) => {
+                    answer(|| Self::ask(service, request().into_http(), |service| give_back(idle, service)))
+                }
                 Poll::Ready(Err(error)) => Box::pin(ready(failed(error).into_response())),
                 Poll::Pending => {
                     drop(idle);

@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use wharf_kernel::RequestId;
 
 use crate::Limits;
 
@@ -26,7 +27,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// What one connection waits for and until when, in milliseconds since its worker's start.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    epoch: Instant,
+    pub(crate) epoch: Instant,
     /// When somebody looked at the clock last: the sweep, or a request that began.
     seen: AtomicU64,
     header_limit: u64,
@@ -40,8 +41,6 @@ pub(crate) struct Slot {
     pub(crate) http2: bool,
     /// HTTP/1: the head of a request. HTTP/2: a request at all.
     head: AtomicU64,
-    /// The timer that `head` is of.
-    timer: AtomicU64,
     /// Whether bytes came since `head` was set.
     begun: AtomicBool,
     /// Requests that began, and whether the last of them is not over yet.
@@ -61,7 +60,7 @@ pub(crate) struct Slot {
     leaving: AtomicBool,
     cut: AtomicBool,
     /// What was answered to bytes that are no request, and the id in that answer.
-    pub(crate) refused: OnceLock<(StatusCode, Arc<str>)>,
+    pub(crate) refused: OnceLock<(StatusCode, RequestId)>,
     /// HTTP/1: whether the client may still be sending what nobody reads.
     unread: AtomicBool,
 }
@@ -94,7 +93,6 @@ impl Slot {
             opening: false,
             http2,
             head: AtomicU64::new(NEVER),
-            timer: AtomicU64::new(0),
             begun: AtomicBool::new(false),
             requests: AtomicU32::new(0),
             busy: AtomicBool::new(false),
@@ -130,31 +128,17 @@ impl Slot {
         self.epoch + Duration::from_millis(self.about(0))
     }
 
-    /// HTTP/1: the head of a request has to be there by then. Gives the number of this timer; the one before is over.
-    pub(crate) fn await_head(&self, deadline: Instant) -> u64 {
-        let mut at = millis(deadline.saturating_duration_since(self.epoch)).saturating_add(1);
-        if self.requests.load(Relaxed) == 0 {
-            // The first request has the time for a head alone; hyper knows but one limit, that of an idle connection.
-            at = at.saturating_sub(self.idle_limit).saturating_add(self.header_limit);
-        }
-        let timer = self.timer.load(Relaxed).wrapping_add(1);
-        self.timer.store(timer, Relaxed);
+    /// HTTP/1: the head of a request is waited for. The first one has the time for a head alone, the others that of an idle connection.
+    pub(crate) fn await_head(&self) {
+        let first = self.requests.load(Relaxed) == 0;
         self.begun.store(false, Relaxed);
         self.busy.store(false, Relaxed);
-        self.head.store(at, Relaxed);
-        timer
+        self.head.store(self.about(if first { self.header_limit } else { self.idle_limit }), Relaxed);
     }
 
-    /// Whether it was not there in time.
+    /// HTTP/1: whether it was not there in time. One that came while the slot was reaped is.
     pub(crate) fn is_late_head(&self) -> bool {
-        self.head.load(Relaxed) == DUE
-    }
-
-    /// It is waited for no more; a later timer has the slot already where this one was replaced.
-    pub(crate) fn has_head(&self, timer: u64) {
-        if self.timer.load(Relaxed) == timer {
-            self.head.store(NEVER, Relaxed);
-        }
+        self.head.load(Relaxed) == DUE && !self.is_busy()
     }
 
     /// Whether the connection is to be woken; marks the limits that have passed.
@@ -197,8 +181,9 @@ impl Slot {
         }
     }
 
-    /// A request has begun at this time; gives how many that makes.
+    /// A request has begun at this time, its head is there; gives how many that makes.
     pub(crate) fn request(&self, began: Instant) -> u32 {
+        self.head.store(NEVER, Relaxed);
         self.seen.store(millis(began.saturating_duration_since(self.epoch)), Relaxed);
         self.busy.store(true, Relaxed);
         let nth = self.requests.load(Relaxed).wrapping_add(1);
@@ -375,20 +360,23 @@ mod tests {
     fn a_new_connection_and_a_head_have_less_time_than_an_idle_connection() {
         let slot = Slot::new(Instant::now(), &limits(), false);
         assert!(!after(&slot, 100_000), "nothing is waited for");
-        let idle = || Coarse(slot.clone()).sleep(Duration::from_secs(60));
-        let mut timer = idle();
+        let slot = Slot::new(Instant::now(), &limits(), false);
+        let mut timer = Coarse(slot.clone()).sleep(Duration::from_secs(60));
         assert!(!after(&slot, 9) && after(&slot, 11), "the first head");
-        slot.request(Instant::now());
-        Coarse(slot.clone()).reset(&mut timer, Instant::now() + Duration::from_secs(60));
+        slot.request(slot.epoch + Duration::from_secs(20));
+        Coarse(slot.clone()).reset(&mut timer, slot.epoch);
         assert!(slot.idle().is_some());
-        assert!(!after(&slot, 59) && after(&slot, 62), "idle");
-        timer = idle();
+        assert!(!after(&slot, 79) && after(&slot, 82), "idle");
+        Coarse(slot.clone()).reset(&mut timer, slot.epoch);
         slot.received();
         assert!(slot.idle().is_none());
-        assert!(!after(&slot, 5), "its time begins");
-        assert!(!after(&slot, 14) && after(&slot, 15), "a head");
-        drop(timer);
+        assert!(!after(&slot, 85), "its time begins");
+        assert!(!after(&slot, 94) && after(&slot, 95), "a head");
+        assert!(slot.is_late_head());
+        slot.request(slot.epoch + Duration::from_secs(96));
         assert!(!after(&slot, 100_000));
+        slot.reap();
+        assert!(!slot.is_late_head(), "a request has begun meanwhile");
     }
 
     #[test]

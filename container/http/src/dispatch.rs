@@ -9,7 +9,8 @@ use wharf_kernel::counters::LocalCounts;
 use wharf_kernel::guard::{Asking, Denied, Passage, Passed, Verdict};
 use wharf_kernel::session::SessionSlot;
 use wharf_kernel::{
-    Authenticated, Body, Connection, Exchange, Lease, Lookup, PathElements, Permit, ResponseFuture, Route, Routes,
+    Authenticated, Body, Connection, Exchange, Lease, Lookup, PathElements, Permit, RequestId, ResponseFuture, Route,
+    Routes,
 };
 use wharf_mapping::{CanonicalPath, canonicalise};
 
@@ -42,7 +43,7 @@ pub(crate) fn dispatch(
     request: Box<Request<Body>>,
     authority: check::Authority,
     connection: &Arc<Connection>,
-    id: &Arc<str>,
+    id: &RequestId,
 ) -> Dispatched {
     let page = |status, detail: &str| error_page::render(status, detail, id, request.headers());
     if request.uri().path() == "*" {
@@ -193,7 +194,7 @@ async fn settle(
 }
 
 /// The same where no servlet takes the path.
-async fn settle_nowhere(verdict: Verdict, mut request: Box<Request<Body>>, id: Arc<str>) -> Response<Body> {
+async fn settle_nowhere(verdict: Verdict, mut request: Box<Request<Body>>, id: RequestId) -> Response<Body> {
     let decided = decide(verdict, request.body_mut()).await;
     let denied = decided.err().unwrap_or_else(|| Denied::new(StatusCode::NOT_FOUND));
     refusal(denied, &id, request.headers())

@@ -63,7 +63,11 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             seen = state;
             served.as_mut().graceful_shutdown();
         }
-        served.as_mut().poll(cx)
+        match served.as_mut().poll(cx) {
+            // The next head, or the rest of one, did not come in time.
+            Poll::Pending if slot.is_late_head() => Poll::Ready(Ok(())),
+            polled => polled,
+        }
     })
     .await;
     // Not one poll later: whoever has the upgraded socket now is on this thread, too.

@@ -15,7 +15,9 @@ use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use tokio::time::Instant as At;
 use wharf_kernel::challenges::Challenges;
-use wharf_kernel::{AccessRecord, AccessSink, Authenticated, Body, Connection, ResponseFuture, Routes, ServerCounters};
+use wharf_kernel::{
+    AccessRecord, AccessSink, Authenticated, Body, Connection, RequestId, ResponseFuture, Routes, ServerCounters,
+};
 use wharf_worker::Timer;
 
 use crate::clock::{Slot, Stream};
@@ -222,7 +224,7 @@ impl Pipeline {
 }
 
 /// Writes down what was sent instead of an answer to bytes that were no request.
-pub(crate) fn write_refused(pipeline: &Pipeline, connection: &Connection, status: u16, id: &Arc<str>) {
+pub(crate) fn write_refused(pipeline: &Pipeline, connection: &Connection, status: u16, id: &RequestId) {
     pipeline.counters.answered_unmapped(status);
     if pipeline.access.enabled() {
         // There is no method and no target: a dash, as for every other field that is not there, and an asterisk.
@@ -244,7 +246,7 @@ fn split(request: Request<Incoming>) -> (Box<Request<Body>>, Option<Incoming>) {
     (Box::write(place, Request::from_parts(head, Body::empty())), incoming)
 }
 
-fn record<B>(request: &Request<B>, connection: &Connection, id: &Arc<str>) -> AccessRecord {
+fn record<B>(request: &Request<B>, connection: &Connection, id: &RequestId) -> AccessRecord {
     let header = |name| request.headers().get(name).cloned();
     AccessRecord {
         time: SystemTime::UNIX_EPOCH,
@@ -344,7 +346,7 @@ impl Future for Answering {
         let Some(tail) = this.tail.as_deref_mut() else { return Poll::Pending };
         // Where it stays until it is sent: it is large, and what a closure returns is moved.
         let mut answer = None;
-        let mut at = None;
+        let mut after = None;
         match std::mem::replace(&mut this.state, State::Done) {
             State::Answered(response) => answer = Some(*response),
             State::Running(mut future) => {
@@ -357,14 +359,16 @@ impl Future for Answering {
                     Some(Mapped { app, path }) => {
                         // With HTTP/1 the first poll follows at once: one look at the clock does for both.
                         let began = if again || tail.common.slot.http2 { Instant::now() } else { tail.began };
-                        let ((), ended) = watch::timed(app, &tail.id, path, began, poll);
-                        at = Some(ended);
+                        let ((), took) = watch::timed(app, &tail.id, path, began, poll);
+                        if began == tail.began {
+                            after = Some(took);
+                        }
                     }
                     None => poll(),
                 }));
                 if polled.is_err() {
                     answer = Some(tail.common.worker.pipeline.panicked("the endpoint", &tail.id));
-                    at = None;
+                    after = None;
                 } else if answer.is_none() {
                     if !this.patience.has_ended(tail, cx) {
                         this.state = State::Running(future);
@@ -376,7 +380,7 @@ impl Future for Answering {
                     let mut response = Response::new(Body::empty());
                     *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
                     answer = Some(response);
-                    at = None;
+                    after = None;
                 }
             }
             State::Done => {}
@@ -398,7 +402,7 @@ impl Future for Answering {
             protect.complete(&mut response, tail.secure);
         }
         // What is there in one piece is over as soon as it is there.
-        tail.answered = at.filter(|_| !response.body().is_stream());
+        tail.answered = after.filter(|_| !response.body().is_stream());
         Poll::Ready(Ok(Pipeline::finish(response, tail)))
     }
 }

@@ -1,8 +1,9 @@
 //! Request ids: short, unique within and (very likely) across processes, and made without a lock or a system call.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use wharf_kernel::RequestId;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
@@ -23,14 +24,14 @@ impl RequestIds {
         Self { prefix, next: AtomicU64::new(0) }
     }
 
-    pub(crate) fn next(&self) -> Arc<str> {
+    pub(crate) fn next(&self) -> RequestId {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         let mut text = [0; 16];
         text[..8].copy_from_slice(&self.prefix);
         for (i, digit) in text[8..].iter_mut().enumerate() {
             *digit = HEX[(n >> (4 * (7 - i))) as usize & 15];
         }
-        Arc::from(std::str::from_utf8(&text).unwrap_or_default())
+        RequestId::new_inline(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

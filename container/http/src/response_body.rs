@@ -5,11 +5,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use wharf_kernel::{AccessRecord, Body, BoxError};
+use wharf_kernel::{AccessRecord, Body, BoxError, RequestId};
 
 use crate::clock::Stream;
 use crate::dispatch::Mapped;
@@ -27,7 +27,7 @@ pub(crate) struct Tail {
     /// What must be known of the request once the endpoint owns it.
     pub(crate) asked: Asked,
     /// The request's id.
-    pub(crate) id: Arc<str>,
+    pub(crate) id: RequestId,
     /// Whether the connection has had as many requests as it may.
     pub(crate) last: bool,
     /// Whether the connection is secure.
@@ -37,8 +37,8 @@ pub(crate) struct Tail {
     pub(crate) sent: u64,
     /// Whether the endpoint has been polled.
     pub(crate) polled: bool,
-    /// When the answer was there, where it was there in one piece.
-    pub(crate) answered: Option<Instant>,
+    /// How long it took, where the answer was there at once and in one piece.
+    pub(crate) answered: Option<Duration>,
     pub(crate) received: Option<Arc<Progress>>,
     pub(crate) ended: bool,
     /// The record, made at the beginning where the access log wants one.
@@ -49,7 +49,7 @@ pub(crate) struct Tail {
 
 impl Drop for Tail {
     fn drop(&mut self) {
-        let duration = self.answered.unwrap_or_else(Instant::now).saturating_duration_since(self.began);
+        let duration = self.answered.unwrap_or_else(|| self.began.elapsed());
         match &self.mapped {
             Some(Mapped { app, .. }) => {
                 let received = self.received.as_ref().map_or(0, |p| p.bytes.load(Ordering::Relaxed));

@@ -16,41 +16,33 @@ use crate::clock::Slot;
 pub(crate) struct Coarse(pub(crate) Arc<Slot>);
 
 impl Timer for Coarse {
-    /// hyper asks what time it is to know when a head has to be there.
+    /// hyper asks what time it is to know when a head has to be there, which the slot knows itself.
     fn now(&self) -> Instant {
-        self.0.roughly_now()
+        self.0.epoch
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
-        self.sleep_until(Instant::now() + duration)
+        self.sleep_until(self.0.epoch + duration)
     }
 
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        Box::pin(Until { slot: self.0.clone(), timer: self.0.await_head(deadline) })
+    fn sleep_until(&self, _: Instant) -> Pin<Box<dyn Sleep>> {
+        self.0.await_head();
+        Box::pin(Never)
     }
 }
 
-struct Until {
-    slot: Arc<Slot>,
-    timer: u64,
-}
+/// Whoever polls the connection ends it when its time is up, so this never does. Without content, its box needs no memory.
+struct Never;
 
-impl Future for Until {
+impl Future for Never {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        // The sweep wakes the whole connection, which polls this again.
-        if self.slot.is_late_head() { Poll::Ready(()) } else { Poll::Pending }
+        Poll::Pending
     }
 }
 
-impl Drop for Until {
-    fn drop(&mut self) {
-        self.slot.has_head(self.timer);
-    }
-}
-
-impl Sleep for Until {}
+impl Sleep for Never {}
 
 /// The timer of an HTTP/2 connection, with which hyper times its PINGs. It asks what time it is with every frame.
 #[derive(Debug, Clone)]

@@ -65,7 +65,7 @@ pub(crate) fn during<T>(app: &LocalCounts, id: &str, target: &str, poll: impl Fn
     timed(app, id, target, Instant::now(), poll).0
 }
 
-/// The same, where the time is known already; tells when the poll was over.
+/// The same, where the time is known already; tells how long it took.
 #[inline]
 pub(crate) fn timed<T>(
     app: &LocalCounts,
@@ -73,10 +73,10 @@ pub(crate) fn timed<T>(
     target: &str,
     began: Instant,
     poll: impl FnOnce() -> T,
-) -> (T, Instant) {
+) -> (T, Duration) {
     task::here(|worker| match worker {
         Some(worker) => worker.watch.timed(app, id, target, began, poll),
-        None => (poll(), Instant::now()),
+        None => (poll(), began.elapsed()),
     })
 }
 
@@ -110,7 +110,7 @@ impl Watch {
         self.timed(app, id, target, Instant::now(), poll).0
     }
 
-    /// The same, where the time is known already; tells when the poll was over.
+    /// The same, where the time is known already; tells how long it took.
     #[inline]
     pub(crate) fn timed<T>(
         &self,
@@ -119,7 +119,7 @@ impl Watch {
         target: &str,
         began: Instant,
         poll: impl FnOnce() -> T,
-    ) -> (T, Instant) {
+    ) -> (T, Duration) {
         // Whoever sees what follows sees that the poll before is over.
         fence(Ordering::Release);
         let at = Arc::as_ptr(app).addr();
@@ -131,7 +131,7 @@ impl Watch {
         self.target.set(target);
         self.step();
         // Ends also after a panic.
-        let turn = Turn { watch: self, app, began, ended: None };
+        let turn = Turn { watch: self, app, began, took: None };
         let polled = poll();
         (polled, turn.end())
     }
@@ -165,19 +165,19 @@ struct Turn<'a> {
     watch: &'a Watch,
     app: &'a LocalCounts,
     began: Instant,
-    ended: Option<Instant>,
+    took: Option<Duration>,
 }
 
 impl Turn<'_> {
-    fn end(mut self) -> Instant {
-        *self.ended.insert(Instant::now())
+    fn end(mut self) -> Duration {
+        *self.took.insert(self.began.elapsed())
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.watch.step();
-        let mut took = self.ended.unwrap_or_else(Instant::now).saturating_duration_since(self.began);
+        let mut took = self.took.unwrap_or_else(|| self.began.elapsed());
         if self.watch.counted_ns.load(Ordering::Relaxed) > 0 {
             took = took.saturating_sub(Duration::from_nanos(self.watch.counted_ns.swap(0, Ordering::Relaxed)));
         }

@@ -12,6 +12,7 @@ use slab::Slab;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
+use wharf_kernel::RequestId;
 
 use crate::Pipeline;
 use crate::acceptor::Pass;
@@ -124,7 +125,7 @@ impl Shared {
     }
 
     /// A new request id.
-    pub(crate) fn next_id(&self) -> Arc<str> {
+    pub(crate) fn next_id(&self) -> RequestId {
         self.ids.next()
     }
 

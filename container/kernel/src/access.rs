@@ -36,7 +36,7 @@ pub struct AccessRecord {
     /// Name of the user, where the container knows who it was.
     pub user: Option<Arc<str>>,
     /// Request id.
-    pub id: Arc<str>,
+    pub id: crate::RequestId,
     /// Counters of the application that answered: they name it. `None` where none did.
     pub app: Option<LocalCounts>,
     /// True when the response broke off before its end.

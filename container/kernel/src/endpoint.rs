@@ -209,6 +209,9 @@ impl Authenticated {
     }
 }
 
+/// The id of a request. Those of the container are so short that they stand in place: a copy costs neither memory nor a reference count.
+pub type RequestId = smol_str::SmolStr;
+
 /// One request on its way to an endpoint.
 pub struct Exchange {
     /// The request as it came, target included. Boxed, for it is handed through much before it is answered, and is large.
@@ -220,7 +223,7 @@ pub struct Exchange {
     /// The connection it came on.
     pub connection: Arc<Connection>,
     /// The request id: printed in the access log, and in every log record the application writes for it.
-    pub id: Arc<str>,
+    pub id: RequestId,
     /// Its session, once it is open. Costs nothing until then.
     pub session: SessionSlot,
 }

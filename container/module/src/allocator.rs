@@ -29,6 +29,7 @@ unsafe fn kept<'a>() -> Option<&'a mut Bins> {
 
 /// A block that no thread has kept.
 #[cold]
+#[inline(never)]
 fn fresh(size: usize, align: usize) -> *mut u8 {
     // SAFETY: any size and alignment.
     unsafe {

@@ -108,6 +108,7 @@ impl Bins {
     }
 
     #[cold]
+    #[inline(never)]
     fn take_large(&mut self, size: usize) -> Option<*mut u8> {
         self.large.get_mut(large(size))?.take()
     }
@@ -129,6 +130,7 @@ impl Bins {
     /// # Safety
     /// As [`Self::keep`].
     #[cold]
+    #[inline(never)]
     unsafe fn keep_large(&mut self, block: *mut u8, size: usize) -> bool {
         // SAFETY: the caller's promise.
         self.large.get_mut(large(size)).is_some_and(|bin| unsafe { bin.keep(block, LARGE_KEPT) })

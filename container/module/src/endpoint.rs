@@ -20,7 +20,9 @@ use wharf_abi::{
 use wharf_kernel::per_thread::{Alone, PerThread};
 use wharf_kernel::resource::BoundResources;
 use wharf_kernel::session::SessionFuture;
-use wharf_kernel::{Authenticated, Body, BoxError, Endpoint, Exchange, Hold, Lease, ResponseFuture, TlsFacts, Version};
+use wharf_kernel::{
+    Authenticated, Body, BoxError, Endpoint, Exchange, Hold, Lease, RequestId, ResponseFuture, TlsFacts, Version,
+};
 
 use crate::loaded::InstancePtr;
 use crate::session::{self, Sessions};
@@ -433,7 +435,7 @@ impl AsRef<[u8]> for Chunk {
 /// The end of a request, its response's content too: what it left open is undone.
 struct RequestEnd {
     resources: Arc<dyn BoundResources>,
-    id: Arc<str>,
+    id: RequestId,
 }
 
 impl Drop for RequestEnd {

@@ -71,6 +71,7 @@ impl Inner {
 
     /// A block that no thread has kept.
     #[cold]
+    #[inline(never)]
     fn fresh(&self, size: usize, align: usize) -> *mut u8 {
         // SAFETY: a live heap of mimalloc; any size and alignment.
         let block = unsafe {
@@ -88,6 +89,7 @@ impl Inner {
     /// # Safety
     /// It must be a live block of this heap, asked for with this size.
     #[cold]
+    #[inline(never)]
     unsafe fn let_go(&self, block: *mut u8, size: usize) {
         self.count(-(size as i64));
         if let Some(slot) = self.own() {

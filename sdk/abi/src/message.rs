@@ -214,7 +214,7 @@ impl FfiRequest {
     }
 
     /// The header lines: name (lower case) and value.
-    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> {
+    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> + Clone {
         let head = self.head();
         let headers = if head.header_count == 0 {
             &[][..]

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+use wharf_kernel::RequestId;
 
 /// Lines that an application may log at once.
 const BURST: f64 = 200.0;
@@ -36,7 +37,7 @@ impl Budget {
 }
 
 /// Logs all that comes, to its end.
-pub(crate) async fn log(mut from: impl AsyncRead + Unpin, app: String, request: Arc<str>, budget: Arc<Budget>) {
+pub(crate) async fn log(mut from: impl AsyncRead + Unpin, app: String, request: RequestId, budget: Arc<Budget>) {
     let mut lines = Lines::new(app, request, budget);
     let mut buffer = vec![0; 8 << 10];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
@@ -49,12 +50,12 @@ pub(crate) struct Lines {
     line: Vec<u8>,
     dropped: u64,
     app: String,
-    request: Arc<str>,
+    request: RequestId,
     budget: Arc<Budget>,
 }
 
 impl Lines {
-    pub(crate) fn new(app: String, request: Arc<str>, budget: Arc<Budget>) -> Self {
+    pub(crate) fn new(app: String, request: RequestId, budget: Arc<Budget>) -> Self {
         Self { line: Vec::new(), dropped: 0, app, request, budget }
     }
 

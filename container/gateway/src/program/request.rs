@@ -8,7 +8,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AF
 use http::{Method, Response, StatusCode, Uri};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use wharf_kernel::{Body, Connection, Exchange, Lease, PathElements, ResponseFuture};
+use wharf_kernel::{Body, Connection, Exchange, Lease, PathElements, RequestId, ResponseFuture};
 use wharf_mapping::canonicalise;
 
 use super::errors::Budget;
@@ -87,7 +87,7 @@ pub(crate) struct Asked {
     pub(crate) path: PathElements,
     pub(crate) authority: Arc<str>,
     pub(crate) connection: Arc<Connection>,
-    pub(crate) id: Arc<str>,
+    pub(crate) id: RequestId,
     /// Parameters that an authorizer has added.
     pub(crate) variables: Vec<(String, Vec<u8>)>,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
-use wharf_kernel::{Lease, Phase};
+use wharf_kernel::{Lease, Phase, RequestId};
 
 use super::activity::{Active, Activity};
 use super::member::Turn;
@@ -39,7 +39,7 @@ impl Tunnels {
     }
 
     /// Joins the two sides as soon as both have changed over, on the worker whose thread this is.
-    pub(crate) fn join(&self, client: OnUpgrade, backend: OnUpgrade, lease: Lease, turn: Turn, id: Arc<str>) {
+    pub(crate) fn join(&self, client: OnUpgrade, backend: OnUpgrade, lease: Lease, turn: Turn, id: RequestId) {
         *self.open.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         let counted = Counted(self.open.clone());
         let (mut closing, idle) = (self.close.subscribe(), self.idle);
