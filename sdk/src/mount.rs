@@ -116,7 +116,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response: Response = task::ready!(this.future.poll(cx)).map_err(failed)?.map(Body::settled).into();
+        let response = Response::settled(task::ready!(this.future.poll(cx)).map_err(failed)?);
         #[cfg(any(feature = "axum", feature = "serve"))]
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(handshake)) = (response.status_code(), this.handshake.take()) {
             return Poll::Ready(Ok(response.switching(handshake.into_handler())));

@@ -205,6 +205,16 @@ impl Response {
         })
     }
 
+    /// The response of a service, its content in one piece where it is there in one piece already.
+    pub(crate) fn settled<B>(response: http::Response<B>) -> Self
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (parts, body) = response.into_parts();
+        Self::from_parts(parts, Body::settled(body))
+    }
+
     /// The response as any `http` library knows it.
     pub fn into_http(self) -> http::Response<Body> {
         self.headers();

@@ -225,6 +225,7 @@ impl Slot {
 
     /// The connection is over but for what the client still sends: that is read for so long.
     pub(crate) fn linger(&self, time: Duration) {
+        self.head.store(NEVER, Relaxed);
         self.send.store(self.after(millis(time)), Relaxed);
     }
 

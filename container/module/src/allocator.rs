@@ -27,10 +27,16 @@ unsafe fn kept<'a>() -> Option<&'a mut Bins> {
     Some(unsafe { &mut *kept.get() })
 }
 
-/// A block that no thread has kept.
+/// A block that is large, or none that this thread has kept.
 #[cold]
 #[inline(never)]
 fn fresh(size: usize, align: usize) -> *mut u8 {
+    if align <= NATURAL
+        // SAFETY: gone at the end of the expression, in which nothing is allocated.
+        && let Some(block) = unsafe { kept() }.and_then(|bins| bins.take_large(size))
+    {
+        return block;
+    }
     // SAFETY: any size and alignment.
     unsafe {
         if align <= NATURAL && align <= rounded(size) {
@@ -39,6 +45,21 @@ fn fresh(size: usize, align: usize) -> *mut u8 {
             mi_malloc_aligned(rounded(size), align).cast()
         }
     }
+}
+
+/// Keeps a block that is large, or frees it.
+///
+/// # Safety
+/// It must be a live block of mimalloc that was asked for with this size.
+#[cold]
+#[inline(never)]
+unsafe fn let_go(block: *mut u8, size: usize) {
+    // SAFETY: as in `dealloc`.
+    if unsafe { kept().is_some_and(|bins| bins.keep_large(block, size)) } {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { mi_free(block.cast()) }
 }
 
 /// The container's `#[global_allocator]`.
@@ -70,8 +91,8 @@ unsafe impl GlobalAlloc for Allocator {
         if unsafe { kept().is_some_and(|bins| bins.keep(block, layout.size())) } {
             return;
         }
-        // SAFETY: a live block of mimalloc, as the caller promises.
-        unsafe { mi_free(block.cast()) }
+        // SAFETY: the caller's promise.
+        unsafe { let_go(block, layout.size()) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {

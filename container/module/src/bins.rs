@@ -75,10 +75,12 @@ pub(crate) struct Bins {
 /// What to ask mimalloc for, so that a block can be used again for any size of its bin.
 #[inline]
 pub(crate) const fn rounded(size: usize) -> usize {
-    match size {
-        0..=SMALL => size.next_multiple_of(STEP),
-        ..=LARGEST => size.next_multiple_of(LARGE_STEP),
-        _ => size,
+    if size <= SMALL {
+        size.next_multiple_of(STEP)
+    } else if size <= LARGEST {
+        size.next_multiple_of(LARGE_STEP)
+    } else {
+        size
     }
 }
 
@@ -98,40 +100,32 @@ impl Bins {
         Self { small: [const { Bin::EMPTY }; _], large: [const { Bin::EMPTY }; _] }
     }
 
-    /// Takes a block for so many bytes, aligned to 16.
+    /// Takes a small block for so many bytes, aligned to 16.
     #[inline]
     pub(crate) fn take(&mut self, size: usize) -> Option<*mut u8> {
-        match self.small.get_mut(small(size)) {
-            Some(bin) => bin.take(),
-            None => self.take_large(size),
-        }
+        self.small.get_mut(small(size))?.take()
     }
 
-    #[cold]
-    #[inline(never)]
-    fn take_large(&mut self, size: usize) -> Option<*mut u8> {
+    /// Takes a large one.
+    pub(crate) fn take_large(&mut self, size: usize) -> Option<*mut u8> {
         self.large.get_mut(large(size))?.take()
     }
 
-    /// Keeps a block. False where it is too large, or there are enough.
+    /// Keeps a small block. False where it is too large, or there are enough.
     ///
     /// # Safety
     /// The block must be free, of at least `rounded(size)` bytes, and aligned to 16; it must stay so until it is taken out.
     #[inline]
     pub(crate) unsafe fn keep(&mut self, block: *mut u8, size: usize) -> bool {
-        match self.small.get_mut(small(size)) {
-            // SAFETY: the caller's promise.
-            Some(bin) => unsafe { bin.keep(block, KEPT) },
-            // SAFETY: the caller's promise.
-            None => unsafe { self.keep_large(block, size) },
-        }
+        // SAFETY: the caller's promise.
+        self.small.get_mut(small(size)).is_some_and(|bin| unsafe { bin.keep(block, KEPT) })
     }
 
+    /// Keeps a large one.
+    ///
     /// # Safety
     /// As [`Self::keep`].
-    #[cold]
-    #[inline(never)]
-    unsafe fn keep_large(&mut self, block: *mut u8, size: usize) -> bool {
+    pub(crate) unsafe fn keep_large(&mut self, block: *mut u8, size: usize) -> bool {
         // SAFETY: the caller's promise.
         self.large.get_mut(large(size)).is_some_and(|bin| unsafe { bin.keep(block, LARGE_KEPT) })
     }

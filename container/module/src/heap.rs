@@ -69,42 +69,6 @@ impl Inner {
         if number < SHARED { Some(&self.slots[number]) } else { None }
     }
 
-    /// A block that no thread has kept.
-    #[cold]
-    #[inline(never)]
-    fn fresh(&self, size: usize, align: usize) -> *mut u8 {
-        // SAFETY: a live heap of mimalloc; any size and alignment.
-        let block = unsafe {
-            if align <= NATURAL && align <= rounded(size) {
-                mi_heap_malloc(self.mimalloc, rounded(size))
-            } else {
-                mi_heap_malloc_aligned(self.mimalloc, rounded(size), align)
-            }
-        };
-        self.counted(block, size)
-    }
-
-    /// Frees a block that is not kept yet.
-    ///
-    /// # Safety
-    /// It must be a live block of this heap, asked for with this size.
-    #[cold]
-    #[inline(never)]
-    unsafe fn let_go(&self, block: *mut u8, size: usize) {
-        self.count(-(size as i64));
-        if let Some(slot) = self.own() {
-            if slot.bins.load(Ordering::Relaxed).is_null() {
-                slot.bins.store(Box::into_raw(Box::new(Bins::new())), Ordering::Relaxed);
-            }
-            // SAFETY: this thread's alone; and as in `free`.
-            if unsafe { slot.bins().is_some_and(|bins| bins.keep(block, size)) } {
-                return;
-            }
-        }
-        // SAFETY: the caller's promise.
-        unsafe { mi_free(block.cast()) };
-    }
-
     /// Adds to the live bytes.
     fn count(&self, bytes: i64) {
         match self.own() {
@@ -179,16 +143,43 @@ unsafe fn inner<'a>(heap: *mut ()) -> &'a Inner {
 
 unsafe extern "C" fn alloc(heap: *mut (), size: usize, align: usize) -> *mut u8 {
     // SAFETY: called through the `HeapApi` of a live heap.
-    let inner = unsafe { inner(heap) };
+    let this = unsafe { inner(heap) };
     if align <= NATURAL
-        && let Some(slot) = inner.known()
+        && let Some(slot) = this.known()
         // SAFETY: this thread's alone.
         && let Some(block) = unsafe { slot.bins() }.and_then(|bins| bins.take(size))
     {
         slot.count(size as i64);
         return block;
     }
-    inner.fresh(size, align)
+    // SAFETY: the caller's promise.
+    unsafe { fresh(heap, size, align) }
+}
+
+/// A block that is large, or none that this thread has kept. In a function of its own, so that the way that most calls take needs no room on the
+/// stack; as one of C, so that it can be jumped to.
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn fresh(heap: *mut (), size: usize, align: usize) -> *mut u8 {
+    // SAFETY: called through the `HeapApi` of a live heap.
+    let inner = unsafe { inner(heap) };
+    if align <= NATURAL
+        && let Some(slot) = inner.own()
+        // SAFETY: this thread's alone.
+        && let Some(block) = unsafe { slot.bins() }.and_then(|bins| bins.take_large(size))
+    {
+        slot.count(size as i64);
+        return block;
+    }
+    // SAFETY: a live heap of mimalloc; any size and alignment.
+    let block = unsafe {
+        if align <= NATURAL && align <= rounded(size) {
+            mi_heap_malloc(inner.mimalloc, rounded(size))
+        } else {
+            mi_heap_malloc_aligned(inner.mimalloc, rounded(size), align)
+        }
+    };
+    inner.counted(block, size)
 }
 
 unsafe extern "C" fn alloc_zeroed(heap: *mut (), size: usize, align: usize) -> *mut u8 {
@@ -212,8 +203,8 @@ unsafe extern "C" fn realloc(heap: *mut (), block: *mut u8, old: usize, size: us
 
 unsafe extern "C" fn free(heap: *mut (), block: *mut u8, size: usize) {
     // SAFETY: called through the `HeapApi` of a live heap.
-    let inner = unsafe { inner(heap) };
-    if let Some(slot) = inner.known()
+    let this = unsafe { inner(heap) };
+    if let Some(slot) = this.known()
         // SAFETY: this thread's alone.
         && let Some(bins) = unsafe { slot.bins() }
         // SAFETY: the block is free from here on; every one is asked for with at least `rounded(size)` bytes, and aligned to 16 then.
@@ -223,7 +214,27 @@ unsafe extern "C" fn free(heap: *mut (), block: *mut u8, size: usize) {
         return;
     }
     // SAFETY: a live block of the heap.
-    unsafe { inner.let_go(block, size) };
+    unsafe { let_go(heap, block, size) };
+}
+
+/// Keeps a block that is large, or the first one of this thread, or frees it. As [`fresh`], a function of its own.
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn let_go(heap: *mut (), block: *mut u8, size: usize) {
+    // SAFETY: called through the `HeapApi` of a live heap.
+    let inner = unsafe { inner(heap) };
+    inner.count(-(size as i64));
+    if let Some(slot) = inner.own() {
+        if slot.bins.load(Ordering::Relaxed).is_null() {
+            slot.bins.store(Box::into_raw(Box::new(Bins::new())), Ordering::Relaxed);
+        }
+        // SAFETY: this thread's alone; and as in `free`.
+        if unsafe { slot.bins().is_some_and(|bins| bins.keep(block, size) || bins.keep_large(block, size)) } {
+            return;
+        }
+    }
+    // SAFETY: called with a live block of it.
+    unsafe { mi_free(block.cast()) };
 }
 
 /// The heap for the module that is being loaded on this thread, or null. Modules find it by name (`wharf_abi::HEAP_SYMBOL`).
