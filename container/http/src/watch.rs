@@ -20,7 +20,9 @@ struct Text<const WORDS: usize> {
 }
 
 impl<const WORDS: usize> Text<WORDS> {
-    const EMPTY: Self = Self { words: [const { AtomicU64::new(0) }; WORDS], len: AtomicUsize::new(0) };
+    const fn new() -> Self {
+        Self { words: [const { AtomicU64::new(0) }; WORDS], len: AtomicUsize::new(0) }
+    }
 
     #[inline]
     fn set(&self, text: &str) {
@@ -95,8 +97,8 @@ impl Watch {
             counted_ns: AtomicU64::new(0),
             app: Mutex::new(None),
             app_at: AtomicUsize::new(0),
-            id: Text::EMPTY,
-            target: Text::EMPTY,
+            id: Text::new(),
+            target: Text::new(),
             stuck: AtomicBool::new(false),
         }
     }
@@ -187,3 +189,39 @@ impl Drop for Turn<'_> {
 
 /// How long a poll must go on until its thread counts as stuck.
 pub(crate) const STUCK: Duration = Duration::from_millis(400);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_kept_as_far_as_there_is_room() {
+        let (text, long) = (Text::<2>::new(), "/a/path/of/some/length");
+        for len in [22, 0, 1, 7, 8, 9, 15, 16, 17, 3] {
+            text.set(&long[..len]);
+            assert_eq!(text.get(), long[..len.min(16)], "{len}");
+        }
+        text.set("aaaaaaaaaaaaaa\u{e9}\u{e9}");
+        assert_eq!(text.get(), "aaaaaaaaaaaaaa\u{e9}");
+    }
+
+    #[test]
+    fn what_is_polled_is_seen_in_its_turn_alone() {
+        let id = wharf_kernel::AppId {
+            host: "default".into(),
+            path: wharf_kernel::ContextPath::root(),
+            version: wharf_kernel::Version::default(),
+        };
+        let counters = wharf_kernel::counters::AppCounters::new(id);
+        let watch = Watch::new("worker".to_owned());
+        assert!(watch.seen(watch.turn()).is_none());
+        for path in ["/one", "/two", "/a/longer/one"] {
+            let turn = watch.during(counters.local(), "id-1", path, || {
+                let seen = watch.seen(watch.turn()).expect("the poll goes on");
+                assert_eq!((&*seen.id, &*seen.target), ("id-1", path));
+                watch.turn()
+            });
+            assert!(watch.seen(turn).is_none() && watch.seen(watch.turn()).is_none());
+        }
+    }
+}
