@@ -136,7 +136,7 @@ impl Slot {
         self.head.store(self.about(if first { self.header_limit } else { self.idle_limit }), Relaxed);
     }
 
-    /// HTTP/1: whether it was not there in time. One that came while the slot was reaped is.
+    /// HTTP/1: whether it was not there in time. One that came while the slot was reaped was.
     pub(crate) fn is_late_head(&self) -> bool {
         self.head.load(Relaxed) == DUE && !self.is_busy()
     }

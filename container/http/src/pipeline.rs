@@ -15,6 +15,7 @@ use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use tokio::time::Instant as At;
 use wharf_kernel::challenges::Challenges;
+use wharf_kernel::counters::LocalCounts;
 use wharf_kernel::{
     AccessRecord, AccessSink, Authenticated, Body, Connection, RequestId, ResponseFuture, Routes, ServerCounters,
 };
@@ -187,7 +188,7 @@ impl Pipeline {
         *status = response.status().as_u16();
         if upgraded && let Some(link) = &asked.upgrade {
             // The request ends with its head; the record is written when the connection ends.
-            let app = mapped.as_ref().map(|mapped| mapped.app.counts().clone());
+            let app = mapped.as_ref().map(|mapped| LocalCounts::clone(&mapped.app));
             let record = record.take().map(|record| Box::new(AccessRecord { status: *status, ..*record }));
             *response.body_mut() = Body::empty();
             link.switch(Switched { began: *began, app, record, access: this.access.clone() });

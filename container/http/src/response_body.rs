@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use wharf_kernel::counters::LocalCounts;
 use wharf_kernel::{AccessRecord, Body, BoxError, RequestId};
 
 use crate::clock::Stream;
@@ -62,7 +63,7 @@ impl Drop for Tail {
             record.status = self.status;
             record.bytes = self.sent;
             record.duration = duration;
-            record.app = self.mapped.as_ref().map(|mapped| mapped.app.counts().clone());
+            record.app = self.mapped.as_ref().map(|mapped| LocalCounts::clone(&mapped.app));
             record.aborted = !self.ended;
             self.common.worker.pipeline.access.record(*record);
         }

@@ -296,14 +296,9 @@ impl Permit {
         Self { counts, held: true }
     }
 
-    /// What a request has that is counted here, and has none.
+    /// Names where a request is counted that holds no permit: its turn is still to come, or it needs none.
     pub fn none(counts: LocalCounts) -> Self {
         Self { counts, held: false }
-    }
-
-    /// Where the request is counted.
-    pub fn counts(&self) -> &LocalCounts {
-        &self.counts
     }
 
     /// Gives it back, where it has not been given back yet.
