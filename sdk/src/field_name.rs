@@ -7,7 +7,7 @@ use http::header::HeaderName;
 /// How many are remembered.
 const PLACES: usize = 128;
 /// Longer ones are not.
-const LONGEST: usize = 64;
+pub(crate) const LONGEST: usize = 64;
 
 /// Each where its name says; the first that comes has the place.
 static KNOWN: [OnceLock<HeaderName>; PLACES] = [const { OnceLock::new() }; PLACES];

@@ -4,14 +4,12 @@ use std::sync::OnceLock;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::field_name::field_name;
+use crate::field_name::{LONGEST, field_name};
 
 /// How many are remembered.
 const PLACES: usize = 64;
-/// Larger ones are not.
+/// Larger ones are not, nor are those with a name that is not remembered.
 const MOST: usize = 32;
-/// Nor are those with a longer name.
-const LONGEST: usize = 64;
 
 /// Tables without values, each where its names say; the first that comes has the place.
 static KNOWN: [OnceLock<HeaderMap>; PLACES] = [const { OnceLock::new() }; PLACES];
@@ -62,7 +60,8 @@ fn remember<'a>(known: &OnceLock<HeaderMap>, names: impl ExactSizeIterator<Item 
         return;
     }
     let mut set = HeaderMap::with_capacity(count);
-    for name in names.filter_map(|name| HeaderName::from_lowercase(name.as_bytes()).ok()) {
+    // Asked for once more: what is remembered costs no reference count.
+    for name in names.filter_map(|name| field_name(name.as_bytes())) {
         set.insert(name, HeaderValue::from_static(""));
     }
     let _ = known.set(set);

@@ -1,6 +1,6 @@
 //! The module's global allocator: the heap of its generation inside the container, the system's allocator elsewhere.
 
-use std::alloc::{GlobalAlloc, Layout};
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use wharf_abi::{HEAP_SYMBOL, HeapApi, HeapFn};
@@ -37,10 +37,13 @@ fn ask() -> *mut HeapApi {
             heap = given;
         }
     }
-    match ANSWER.compare_exchange(std::ptr::null_mut(), heap, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => heap,
-        Err(other) => other,
+    if let Err(other) = ANSWER.compare_exchange(std::ptr::null_mut(), heap, Ordering::AcqRel, Ordering::Acquire) {
+        heap = other;
     }
+    if heap != no_heap() {
+        HEAP.store(heap, Ordering::Release);
+    }
+    heap
 }
 
 /// The container's heap, where it is known that it has one.
@@ -56,15 +59,11 @@ fn asked() -> Option<&'static HeapApi> {
     if heap.is_null() {
         heap = ask();
     }
-    if heap == no_heap() {
-        return None;
-    }
-    HEAP.store(heap, Ordering::Release);
     // SAFETY: not `NO_HEAP`, so it is the container's, which keeps it until after this module is unloaded.
-    Some(unsafe { &*heap })
+    (heap != no_heap()).then(|| unsafe { &*heap })
 }
 
-/// The same for whoever has not asked yet, or got no heap. Kept out of the functions that every request calls many times.
+/// The two functions that every request calls many times, for whoever has not asked yet, or got no heap: so they are short.
 mod first {
     use std::alloc::{GlobalAlloc, Layout, System};
 
@@ -83,34 +82,12 @@ mod first {
 
     #[cold]
     #[inline(never)]
-    pub(super) unsafe fn alloc_zeroed(layout: Layout) -> *mut u8 {
-        match asked() {
-            // SAFETY: the caller's contract, passed on.
-            Some(api) => unsafe { (api.alloc_zeroed)(api.heap, layout.size(), layout.align()) },
-            // SAFETY: the caller's contract, passed on.
-            None => unsafe { System.alloc_zeroed(layout) },
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
     pub(super) unsafe fn dealloc(block: *mut u8, layout: Layout) {
         match asked() {
             // SAFETY: the block came from the same heap.
             Some(api) => unsafe { (api.free)(api.heap, block, layout.size()) },
             // SAFETY: the block came from `System`.
             None => unsafe { System.dealloc(block, layout) },
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    pub(super) unsafe fn realloc(block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        match asked() {
-            // SAFETY: the block came from the same heap.
-            Some(api) => unsafe { (api.realloc)(api.heap, block, layout.size(), size, layout.align()) },
-            // SAFETY: the block came from `System`.
-            None => unsafe { System.realloc(block, layout, size) },
         }
     }
 }
@@ -127,11 +104,11 @@ unsafe impl GlobalAlloc for ModuleAllocator {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        match heap() {
+        match asked() {
             // SAFETY: the caller's contract, passed on.
             Some(api) => unsafe { (api.alloc_zeroed)(api.heap, layout.size(), layout.align()) },
             // SAFETY: the caller's contract, passed on.
-            None => unsafe { first::alloc_zeroed(layout) },
+            None => unsafe { System.alloc_zeroed(layout) },
         }
     }
 
@@ -145,11 +122,11 @@ unsafe impl GlobalAlloc for ModuleAllocator {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        match heap() {
+        match asked() {
             // SAFETY: the block came from the same heap.
             Some(api) => unsafe { (api.realloc)(api.heap, block, layout.size(), size, layout.align()) },
-            // SAFETY: the block came from where all do.
-            None => unsafe { first::realloc(block, layout, size) },
+            // SAFETY: the block came from `System`.
+            None => unsafe { System.realloc(block, layout, size) },
         }
     }
 }
