@@ -15,16 +15,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use wharf_kernel::Connection;
 
 use crate::berth::Guard;
+use crate::check;
 use crate::clock::Slot;
 use crate::frames::Counted;
 use crate::paced::Paced;
+use crate::pipeline::{Common, Pipeline};
 use crate::task::Here;
 use crate::timer::OfFrames;
 use crate::worker::{self, CUT, OPEN};
-use crate::{
-    check,
-    pipeline::{Common, Pipeline},
-};
 
 /// What a client sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -351,37 +351,38 @@ impl Future for Answering {
         match std::mem::replace(&mut this.state, State::Done) {
             State::Answered(response) => answer = Some(*response),
             State::Running(mut future) => {
-                let again = std::mem::replace(&mut tail.polled, true);
+                // With HTTP/1 the first poll follows at once: one look at the clock does for both.
+                let at_once = !std::mem::replace(&mut tail.polled, true) && !tail.common.slot.http2;
                 let mut poll = || match future.as_mut().poll(cx) {
                     Poll::Ready(response) => answer = Some(response),
                     Poll::Pending => {}
                 };
                 let polled = catch_unwind(AssertUnwindSafe(|| match &tail.mapped {
                     Some(Mapped { app, path }) => {
-                        // With HTTP/1 the first poll follows at once: one look at the clock does for both.
-                        let began = if again || tail.common.slot.http2 { Instant::now() } else { tail.began };
+                        let began = if at_once { tail.began } else { Instant::now() };
                         let ((), took) = watch::timed(app, &tail.id, path, began, poll);
-                        if began == tail.began {
-                            after = Some(took);
-                        }
+                        at_once.then_some(took)
                     }
-                    None => poll(),
+                    None => {
+                        poll();
+                        None
+                    }
                 }));
-                if polled.is_err() {
-                    answer = Some(tail.common.worker.pipeline.panicked("the endpoint", &tail.id));
-                    after = None;
-                } else if answer.is_none() {
-                    if !this.patience.has_ended(tail, cx) {
-                        this.state = State::Running(future);
-                        return Poll::Pending;
+                match polled {
+                    Err(_) => answer = Some(tail.common.worker.pipeline.panicked("the endpoint", &tail.id)),
+                    Ok(took) if answer.is_some() => after = took,
+                    Ok(_) => {
+                        if !this.patience.has_ended(tail, cx) {
+                            this.state = State::Running(future);
+                            return Poll::Pending;
+                        }
+                        tracing::warn!(request = &*tail.id, "the application did not begin its answer in time: 504");
+                        // A panic of the application's destructors is its own affair.
+                        let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+                        let mut response = Response::new(Body::empty());
+                        *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+                        answer = Some(response);
                     }
-                    tracing::warn!(request = &*tail.id, "the application did not begin its answer in time: 504");
-                    // A panic of the application's destructors is its own affair.
-                    let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
-                    let mut response = Response::new(Body::empty());
-                    *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
-                    answer = Some(response);
-                    after = None;
                 }
             }
             State::Done => {}

@@ -55,18 +55,32 @@ struct Inner {
 }
 
 impl Inner {
+    /// The slot with this number, where it is one thread's alone.
+    #[inline]
+    fn slot(&self, number: usize) -> Option<&Slot> {
+        if number < SHARED { Some(&self.slots[number]) } else { None }
+    }
+
     /// The slot of this thread, where it is this thread's alone.
     #[inline]
     fn own(&self) -> Option<&Slot> {
-        let number = number();
-        if number < SHARED { Some(&self.slots[number]) } else { None }
+        self.slot(number())
     }
 
     /// The same without an answer for a thread that has not asked for its number yet. What most calls need, and in few steps.
     #[inline]
     fn known(&self) -> Option<&Slot> {
-        let number = known_number();
-        if number < SHARED { Some(&self.slots[number]) } else { None }
+        self.slot(known_number())
+    }
+
+    /// A block of `size` bytes that `take` finds among those that this thread keeps, counted.
+    #[inline]
+    fn kept(&self, size: usize, take: impl FnOnce(&mut Bins) -> Option<*mut u8>) -> Option<*mut u8> {
+        let slot = self.known()?;
+        // SAFETY: this thread's alone.
+        let block = unsafe { slot.bins() }.and_then(take)?;
+        slot.count(size as i64);
+        Some(block)
     }
 
     /// Adds to the live bytes.
@@ -145,11 +159,8 @@ unsafe extern "C" fn alloc(heap: *mut (), size: usize, align: usize) -> *mut u8 
     // SAFETY: called through the `HeapApi` of a live heap.
     let this = unsafe { inner(heap) };
     if align <= NATURAL
-        && let Some(slot) = this.known()
-        // SAFETY: this thread's alone.
-        && let Some(block) = unsafe { slot.bins() }.and_then(|bins| bins.take(size))
+        && let Some(block) = this.kept(size, |bins| bins.take(size))
     {
-        slot.count(size as i64);
         return block;
     }
     // SAFETY: the caller's promise.
@@ -164,11 +175,8 @@ unsafe extern "C" fn fresh(heap: *mut (), size: usize, align: usize) -> *mut u8 
     // SAFETY: called through the `HeapApi` of a live heap.
     let inner = unsafe { inner(heap) };
     if align <= NATURAL
-        && let Some(slot) = inner.own()
-        // SAFETY: this thread's alone.
-        && let Some(block) = unsafe { slot.bins() }.and_then(|bins| bins.take_large(size))
+        && let Some(block) = inner.kept(size, |bins| bins.take_large(size))
     {
-        slot.count(size as i64);
         return block;
     }
     // SAFETY: a live heap of mimalloc; any size and alignment.
