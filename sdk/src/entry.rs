@@ -12,8 +12,8 @@ use abi_stable::std_types::{RResult, RString, RVec};
 use smol_str::SmolStr;
 use tokio::runtime::Runtime;
 use wharf_abi::{
-    CreateArgs, Failure, FailureKind, FfiFuture, FfiRequest, FfiResponse, FfiSession, Host, Instance, Module,
-    ModuleRef, RawStr, ServletDecl,
+    Begun, CreateArgs, Failure, FailureKind, FfiRequest, FfiResponse, FfiSession, Host, Instance, Module, ModuleRef,
+    RawStr, ServletDecl, WakerHead,
 };
 
 use crate::application::{Application, BoxFuture, MappingError, contain};
@@ -194,69 +194,81 @@ unsafe extern "C" fn sessions_expired(instance: *const (), sessions: RVec<FfiSes
     });
 }
 
-unsafe extern "C" fn service(instance: *const (), request: FfiRequest) -> FfiFuture {
+unsafe extern "C" fn service(instance: *const (), request: FfiRequest, waker: *const WakerHead) -> Begun {
     // SAFETY: as long as `'static` in practice: the container keeps a lease as long as it has the future or a body, and calls
     // `destroy` only when all leases are back (see `Module::destroy`).
     let this: &'static Running = unsafe { running(instance) };
     let id = SmolStr::new(request.text(|h| h.id));
-    FfiFuture::new(Answer { state: State::New(request), this, id })
+    // SAFETY: the waker of this call.
+    unsafe { Begun::by(waker, |cx| Answer { future: None, this, id }.begin(request, cx)) }
 }
 
 /// A request being answered: polled, and dropped, inside the module's runtime.
 struct Answer {
-    state: State,
+    /// `None` before it has begun, and when it is over.
+    future: Option<BoxFuture<'static, Response>>,
     this: &'static Running,
     /// In place: those of the container are short.
     id: SmolStr,
 }
 
-enum State {
-    New(FfiRequest),
-    Running(BoxFuture<'static, Response>),
-    Done,
+impl Answer {
+    /// The response, where it is there at once.
+    fn begin(mut self, request: FfiRequest, cx: &mut Context<'_>) -> Result<FfiResponse, Self> {
+        let Self { future, this, id } = &mut self;
+        let polled = {
+            let _inside = this.runtime.enter();
+            for_request(id, || match ffi::request(request, this.contexts.local()) {
+                Ok(request) => {
+                    *future = Some(this.app.crossed(request));
+                    Self::poll_inside(future, this, id, cx)
+                }
+                Err(error) => {
+                    tracing::warn!("the request can't be represented: {error}");
+                    let bad = Response::status(http::StatusCode::BAD_REQUEST);
+                    Poll::Ready(ffi::response(bad, this.runtime.handle(), id))
+                }
+            })
+        };
+        match polled {
+            Poll::Ready(response) => Ok(response),
+            Poll::Pending => Err(self),
+        }
+    }
+
+    fn poll_inside(
+        future: &mut Option<BoxFuture<'static, Response>>,
+        this: &Running,
+        id: &str,
+        cx: &mut Context<'_>,
+    ) -> Poll<FfiResponse> {
+        let Some(running) = future else { return Poll::Pending };
+        let Poll::Ready(response) = running.as_mut().poll(cx) else { return Poll::Pending };
+        *future = None;
+        this.context.link().cancellations.answered(id);
+        Poll::Ready(ffi::response(response, this.runtime.handle(), id))
+    }
 }
 
 impl Future for Answer {
     type Output = FfiResponse;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FfiResponse> {
-        let this = &mut *self;
-        let running = this.this;
-        let runtime = running.runtime.handle();
-        let _inside = runtime.enter();
-        for_request(&this.id, || {
-            if let State::New(..) = this.state
-                && let State::New(request) = std::mem::replace(&mut this.state, State::Done)
-            {
-                match ffi::request(request, running.contexts.local()) {
-                    Ok(request) => this.state = State::Running(running.app.crossed(request)),
-                    Err(error) => {
-                        tracing::warn!("the request can't be represented: {error}");
-                        let bad = Response::status(http::StatusCode::BAD_REQUEST);
-                        return Poll::Ready(ffi::response(bad, runtime, &this.id));
-                    }
-                }
-            }
-            let State::Running(future) = &mut this.state else { return Poll::Pending };
-            let Poll::Ready(response) = future.as_mut().poll(cx) else { return Poll::Pending };
-            this.state = State::Done;
-            running.context.link().cancellations.answered(&this.id);
-            Poll::Ready(ffi::response(response, runtime, &this.id))
-        })
+        let Self { future, this, id } = &mut *self;
+        let _inside = this.runtime.enter();
+        for_request(id, || Self::poll_inside(future, this, id, cx))
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        let Self { state, this, id } = self;
-        if let State::Done = state {
+        let Self { future, this, id } = self;
+        if future.is_none() {
             return;
         }
         let _inside = this.runtime.enter();
-        if let State::Running(_) = state {
-            // Before its future goes, whose destructors may look.
-            this.context.link().cancellations.cancelled(id);
-        }
-        for_request(id, || *state = State::Done);
+        // Before its future goes, whose destructors may look.
+        this.context.link().cancellations.cancelled(id);
+        for_request(id, || *future = None);
     }
 }

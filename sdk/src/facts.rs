@@ -341,8 +341,14 @@ pub(crate) fn write_target(out: &mut Vec<u8>, encoded_path: &str, context_path: 
 /// The container's gifts to a mounted application, in the extensions of its requests.
 ///
 /// With axum the extractors of [`extract`](crate::extract) are handier.
-#[derive(Clone)]
-pub struct ContainerInfo(Arc<RequestFacts>);
+pub struct ContainerInfo(RequestFacts);
+
+impl Clone for ContainerInfo {
+    /// The same for the same request: what the container lent is kept as long as one of them is.
+    fn clone(&self) -> Self {
+        Self(self.0.copied())
+    }
+}
 
 impl ContainerInfo {
     /// As [`Request::session`](crate::Request::session).
@@ -363,11 +369,11 @@ impl ContainerInfo {
     }
 
     pub(crate) fn new(facts: RequestFacts) -> Self {
-        Self(Arc::new(facts))
+        Self(facts)
     }
 
     pub(crate) fn into_facts(self) -> RequestFacts {
-        Arc::try_unwrap(self.0).unwrap_or_else(|shared| shared.copied())
+        self.0
     }
 
     /// The application's surroundings.

@@ -65,20 +65,20 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    /// Asks the service, which is ready, and lets others have it again.
+    /// Asks the service, which is ready.
     #[inline]
-    fn ask(mut service: S, mut request: http::Request<Body>, give_back: impl FnOnce(S)) -> Asked<S::Future> {
+    fn ask(service: &mut S, mut request: http::Request<Body>) -> Asked<S::Future> {
         let handshake = offer(&mut request);
-        let future = service.call(request);
-        give_back(service);
-        Asked { future, handshake }
+        Asked { future: service.call(request), handshake }
     }
 
     async fn answer(&self, request: Request) -> Result<Response, Error> {
         let kept = self.idle().and_then(|mut idle| idle.pop());
         let mut service = kept.unwrap_or_else(|| self.another());
         poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
-        Self::ask(service, request.into_http(), |service| give_back(self.idle(), service)).await
+        let asked = Self::ask(&mut service, request.into_http());
+        give_back(self.idle(), service);
+        asked.await
     }
 }
 
@@ -157,7 +157,9 @@ where
             let mut service = kept.unwrap_or_else(|| self.another());
             match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(Ok(())) => {
-                    answer(|| Self::ask(service, request().into_http(), |service| give_back(idle, service)))
+                    let answer = answer(|| Self::ask(&mut service, request().into_http()));
+                    give_back(idle, service);
+                    answer
                 }
                 Poll::Ready(Err(error)) => Box::pin(ready(failed(error).into_response())),
                 Poll::Pending => {

@@ -131,7 +131,7 @@ impl Job {
         Ok(Box::new(Exchange {
             session: wharf_kernel::session::SessionSlot::default(),
             request: Box::new(request),
-            path: PathElements::new(encoded.into(), &decoded, context, found),
+            path: PathElements::new(encoded, &decoded, context, found),
             authority: "localhost".into(),
             connection: Arc::new(Connection::new(None, None, false)),
             id: format!("health-{}", self.plan.generation).into(),

@@ -291,7 +291,7 @@ mod tests {
         let local = given.remote.map(|_| "198.51.100.7:8080".parse().unwrap());
         let connection = Connection::new(given.remote.map(|r| r.parse().unwrap()), local, given.secure);
         let context = ContextPath::parse("/app").unwrap();
-        let path = PathElements::new("/app/a%20b.cgi/x,y".into(), "/app/a b.cgi/x,y", &context, None);
+        let path = PathElements::new("/app/a%20b.cgi/x,y", "/app/a b.cgi/x,y", &context, None);
         let script =
             Script { name: "/a b.cgi".into(), file: "/srv/app/a b.cgi".into(), path_info: given.path_info.into() };
         let env = given.env.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();

@@ -1,10 +1,10 @@
 //! What every request must satisfy before it is mapped; hyper has checked the grammar of the message before.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 
 use http::header::{EXPECT, HOST, HeaderValue};
 use http::{Method, Request, StatusCode, Version};
+use wharf_kernel::ShortText;
 use wharf_mapping::parse_host;
 
 use crate::Limits;
@@ -31,7 +31,7 @@ const fn reject(status: StatusCode, detail: &'static str) -> Reject {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Authority {
     /// Host and port as sent.
-    pub(crate) text: Arc<str>,
+    pub(crate) text: ShortText,
     /// Length of the host in it.
     host: usize,
 }

@@ -1,10 +1,10 @@
 //! The time limits of connections, kept coarsely: one look a tick at all connections of a worker instead of a timer for
 //! each request.
 //!
-//! hyper makes and drops a timer for every request head. On a busy connection none of them ever fires, and each costs an
-//! aligned allocation and two changes of the timer wheel. Here a timer is a number in the connection's slot; the worker's
-//! sweep wakes the connections whose number has passed. A slot is used where its connection is polled; only
-//! [`Slot::reap`] comes from elsewhere.
+//! hyper makes and drops a timer for every request head, and looks for the next one before it rests. On a busy connection none
+//! of them ever fires. Here a timer is a number in the connection's slot; the worker's sweep wakes the connections whose
+//! number has passed, and sees itself which of them wait for a head. A slot is used where its connection is polled; only
+//! [`Slot::reap`] and the end of a [`Content`] come from elsewhere.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
@@ -19,6 +19,8 @@ use crate::Limits;
 const NEVER: u64 = u64::MAX;
 /// Smaller than any time: the limit has passed.
 const DUE: u64 = 0;
+/// No request has this number: there will be none any more.
+const NOT_AGAIN: u32 = u32::MAX;
 /// Milliseconds after which a new connection that has said nothing counts as idle.
 const SILENCE: u64 = 1000;
 /// Time for an HTTP/2 client to answer to a goodbye.
@@ -39,13 +41,17 @@ pub(crate) struct Slot {
     opening: bool,
     /// Whether it speaks HTTP/2.
     pub(crate) http2: bool,
-    /// HTTP/1: the head of a request. HTTP/2: a request at all.
+    /// HTTP/1: the head of a request, set by the first sweep that sees the connection wait for one. HTTP/2: a request at all.
     head: AtomicU64,
-    /// Whether bytes came since `head` was set.
+    /// Whether bytes came while that is waited for.
     begun: AtomicBool,
-    /// Requests that began, and whether the last of them is not over yet.
+    /// Requests that began.
     requests: AtomicU32,
-    busy: AtomicBool,
+    /// HTTP/1: the number of the last request whose answer is sent, and whether one has ended that hyper has not flushed yet.
+    replied: AtomicU32,
+    over: AtomicBool,
+    /// HTTP/1: the number of the request whose content comes in; 0 for none.
+    content: AtomicU32,
     /// HTTP/1: the application's answer.
     answer: AtomicU64,
     late: AtomicBool,
@@ -95,7 +101,9 @@ impl Slot {
             head: AtomicU64::new(NEVER),
             begun: AtomicBool::new(false),
             requests: AtomicU32::new(0),
-            busy: AtomicBool::new(false),
+            replied: AtomicU32::new(0),
+            over: AtomicBool::new(false),
+            content: AtomicU32::new(0),
             answer: AtomicU64::new(NEVER),
             late: AtomicBool::new(false),
             send: AtomicU64::new(NEVER),
@@ -128,12 +136,14 @@ impl Slot {
         self.epoch + Duration::from_millis(self.about(0))
     }
 
-    /// HTTP/1: the head of a request is waited for. The first one has the time for a head alone, the others that of an idle connection.
-    pub(crate) fn await_head(&self) {
-        let first = self.requests.load(Relaxed) == 0;
-        self.begun.store(false, Relaxed);
-        self.busy.store(false, Relaxed);
-        self.head.store(self.about(if first { self.header_limit } else { self.idle_limit }), Relaxed);
+    /// HTTP/1: whether the head of a request is waited for.
+    fn awaits_head(&self) -> bool {
+        !self.opening && !self.http2 && !self.is_busy()
+    }
+
+    /// HTTP/1: how long: the first one has the time for a head alone, the others that of an idle connection.
+    fn head_limit(&self) -> u64 {
+        if self.requests.load(Relaxed) == 0 { self.header_limit } else { self.idle_limit }
     }
 
     /// HTTP/1: whether it was not there in time. One that came while the slot was reaped was.
@@ -146,7 +156,11 @@ impl Slot {
         let now = millis(now.saturating_duration_since(self.epoch));
         self.seen.store(now, Relaxed);
         let mut due = false;
-        let head = self.head.load(Relaxed);
+        let mut head = self.head.load(Relaxed);
+        if head == NEVER && self.awaits_head() {
+            head = now.saturating_add(self.head_limit());
+            self.head.store(head, Relaxed);
+        }
         if head != NEVER {
             // A head that has begun has less time than an idle connection.
             let limit = now.saturating_add(self.header_limit);
@@ -176,7 +190,7 @@ impl Slot {
 
     /// Bytes came.
     pub(crate) fn received(&self) {
-        if self.head.load(Relaxed) != NEVER {
+        if self.awaits_head() || self.head.load(Relaxed) != NEVER {
             self.begun.store(true, Relaxed);
         }
     }
@@ -185,15 +199,30 @@ impl Slot {
     pub(crate) fn request(&self, began: Instant) -> u32 {
         self.head.store(NEVER, Relaxed);
         self.seen.store(millis(began.saturating_duration_since(self.epoch)), Relaxed);
-        self.busy.store(true, Relaxed);
+        self.begun.store(false, Relaxed);
+        self.over.store(false, Relaxed);
         let nth = self.requests.load(Relaxed).wrapping_add(1);
         self.requests.store(nth, Relaxed);
         nth
     }
 
-    /// HTTP/1: whether what is sent is of a request, or of a protocol that it led to.
+    /// HTTP/1: whether what is sent is of a request, or of a protocol that it led to; or the connection is over.
     pub(crate) fn is_busy(&self) -> bool {
-        self.busy.load(Relaxed)
+        self.replied.load(Relaxed) != self.requests.load(Relaxed) || self.content.load(Relaxed) != 0
+    }
+
+    /// HTTP/1: the answer has come to its end; hyper has it, or will break off.
+    pub(crate) fn replied(&self) {
+        self.over.store(true, Relaxed);
+    }
+
+    /// HTTP/1: all that hyper had is sent.
+    pub(crate) fn flushed(&self) {
+        if self.over.load(Relaxed) {
+            self.over.store(false, Relaxed);
+            self.head.store(NEVER, Relaxed);
+            self.replied.store(self.requests.load(Relaxed), Relaxed);
+        }
     }
 
     /// The application is waited for.
@@ -225,6 +254,7 @@ impl Slot {
 
     /// The connection is over but for what the client still sends: that is read for so long.
     pub(crate) fn linger(&self, time: Duration) {
+        self.content.store(NOT_AGAIN, Relaxed);
         self.head.store(NEVER, Relaxed);
         self.send.store(self.after(millis(time)), Relaxed);
     }
@@ -242,7 +272,11 @@ impl Slot {
     /// Since when, as a number to compare, it has been idle between two requests, or has said nothing at all. A new connection has
     /// [`SILENCE`] to begin.
     pub(crate) fn idle(&self) -> Option<u64> {
-        let head = self.head.load(Relaxed);
+        let head = match self.head.load(Relaxed) {
+            // No sweep has seen it yet: it has not been idle for long.
+            NEVER if self.awaits_head() => self.about(self.head_limit()),
+            head => head,
+        };
         if head == NEVER || head == DUE || self.begun.load(Relaxed) {
             return None;
         }
@@ -275,6 +309,31 @@ impl Slot {
         if self.streams.load(Relaxed) == 0 {
             self.linger(GOODBYE);
         }
+    }
+}
+
+/// The content of a request, as long as the client may send more of it: the next head comes after it.
+#[derive(Debug)]
+pub(crate) struct Content {
+    pub(crate) slot: Arc<Slot>,
+    nth: u32,
+}
+
+impl Content {
+    /// That of the request which has begun last.
+    pub(crate) fn begin(slot: &Arc<Slot>) -> Self {
+        let nth = slot.requests.load(Relaxed);
+        if !slot.http2 {
+            slot.content.store(nth, Relaxed);
+        }
+        Self { slot: slot.clone(), nth }
+    }
+}
+
+impl Drop for Content {
+    /// On any thread, and maybe after the next request has begun.
+    fn drop(&mut self) {
+        let _ = self.slot.content.compare_exchange(self.nth, 0, Relaxed, Relaxed);
     }
 }
 
@@ -338,10 +397,7 @@ pub(crate) fn tick(limits: &Limits) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use hyper::rt::Timer;
-
     use super::*;
-    use crate::timer::Coarse;
 
     fn limits() -> Limits {
         Limits {
@@ -359,16 +415,22 @@ mod tests {
 
     #[test]
     fn a_new_connection_and_a_head_have_less_time_than_an_idle_connection() {
+        let over = |slot: &Slot| {
+            slot.replied();
+            slot.flushed();
+        };
         let slot = Slot::new(Instant::now(), &limits(), false);
-        assert!(!after(&slot, 100_000), "nothing is waited for");
-        let slot = Slot::new(Instant::now(), &limits(), false);
-        let mut timer = Coarse(slot.clone()).sleep(Duration::from_secs(60));
-        assert!(!after(&slot, 9) && after(&slot, 11), "the first head");
+        assert!(!after(&slot, 1) && !after(&slot, 10) && after(&slot, 11), "the first head");
         slot.request(slot.epoch + Duration::from_secs(20));
-        Coarse(slot.clone()).reset(&mut timer, slot.epoch);
+        assert!(slot.idle().is_none() && !after(&slot, 100), "the application is waited for");
+        slot.replied();
+        assert!(slot.is_busy(), "the answer is not sent yet");
+        slot.flushed();
         assert!(slot.idle().is_some());
-        assert!(!after(&slot, 79) && after(&slot, 82), "idle");
-        Coarse(slot.clone()).reset(&mut timer, slot.epoch);
+        assert!(!after(&slot, 20) && !after(&slot, 79) && after(&slot, 80), "idle");
+        assert!(slot.is_late_head());
+        slot.request(slot.epoch + Duration::from_secs(81));
+        over(&slot);
         slot.received();
         assert!(slot.idle().is_none());
         assert!(!after(&slot, 85), "its time begins");
@@ -378,6 +440,36 @@ mod tests {
         assert!(!after(&slot, 100_000));
         slot.reap();
         assert!(!slot.is_late_head(), "a request has begun meanwhile");
+        over(&slot);
+        assert!(!slot.is_late_head() && slot.idle().is_some(), "it is over");
+        slot.linger(Duration::from_secs(1));
+        assert!(slot.is_busy() && slot.idle().is_none(), "there will be no other");
+    }
+
+    #[test]
+    fn the_next_head_is_waited_for_when_answer_and_content_are_over() {
+        let slot = Slot::new(Instant::now(), &limits(), false);
+        let begin = || {
+            slot.request(slot.epoch);
+            Content::begin(&slot)
+        };
+        let over = || {
+            slot.replied();
+            slot.flushed();
+        };
+        let first = begin();
+        over();
+        assert!(slot.is_busy() && !after(&slot, 100), "content comes still");
+        drop(first);
+        assert!(!slot.is_busy() && !after(&slot, 100) && after(&slot, 160));
+        let second = begin();
+        let third = begin();
+        // Whoever reads it looks at its end only now.
+        drop(second);
+        over();
+        assert!(slot.is_busy());
+        drop(third);
+        assert!(!slot.is_busy());
     }
 
     #[test]
@@ -417,6 +509,7 @@ mod tests {
     #[test]
     fn an_answer_is_late_once() {
         let slot = Slot::new(Instant::now(), &limits(), false);
+        slot.request(slot.epoch);
         slot.await_answer(Duration::from_secs(5));
         assert!(!after(&slot, 4) && !slot.take_late());
         assert!(after(&slot, 7) && slot.take_late() && !slot.take_late());

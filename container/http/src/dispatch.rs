@@ -10,7 +10,7 @@ use wharf_kernel::guard::{Asking, Denied, Passage, Passed, Verdict};
 use wharf_kernel::session::SessionSlot;
 use wharf_kernel::{
     Authenticated, Body, Connection, Exchange, Lease, Lookup, PathElements, Permit, RequestId, ResponseFuture, Route,
-    Routes,
+    Routes, ShortText,
 };
 use wharf_mapping::{CanonicalPath, canonicalise};
 
@@ -34,7 +34,7 @@ pub(crate) struct Mapped {
     /// Its application, with the permit for the request where it has one already.
     pub(crate) app: Permit,
     /// The canonical path, encoded.
-    pub(crate) path: Arc<str>,
+    pub(crate) path: ShortText,
 }
 
 /// Maps a request and hands it to its endpoint.
@@ -262,7 +262,7 @@ fn root_redirect(route: &Route, path: &CanonicalPath<'_>, request: &Request<Body
 fn elements(route: &Route, path: &CanonicalPath<'_>) -> Option<PathElements> {
     let context = route.id.path.as_str();
     // The context path itself is answered as its root.
-    let (encoded, decoded): (Arc<str>, Cow<'_, str>) = match path.decoded.len() == context.len() {
+    let (encoded, decoded): (ShortText, Cow<'_, str>) = match path.decoded.len() == context.len() {
         true => (format!("{}/", path.encoded).into(), format!("{context}/").into()),
         false => ((&*path.encoded).into(), (&*path.decoded).into()),
     };

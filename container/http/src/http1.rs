@@ -16,7 +16,7 @@ use crate::clock::Slot;
 use crate::link::{Link, Linked};
 use crate::paced::Paced;
 use crate::pipeline::{self, Common, Pipeline};
-use crate::timer::Coarse;
+use crate::request_id;
 use crate::worker::{CUT, OPEN, state};
 
 /// Serves one HTTP/1 connection to its end.
@@ -36,8 +36,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let service = service_fn(move |request| Pipeline::begin(&common, request));
     let mut builder = http1::Builder::new();
     builder
-        .timer(Coarse(slot.clone()))
-        .header_read_timeout(limits.keep_alive)
+        // The slot times heads: hyper would look for the next one at the end of each request, to start a timer.
+        .header_read_timeout(None)
         .max_header_size(limits.header_bytes + limits.target_bytes)
         .max_buf_size((limits.header_bytes + limits.target_bytes).max(64 * 1024))
         .half_close(false)
@@ -46,7 +46,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     if limits.header_count != 100 {
         builder.max_headers(limits.header_count);
     }
-    let paced = Paced::new(stream, slot.clone(), shared.clone());
+    let paced = Paced::new(stream, slot.clone());
     let stream = TokioIo::new(Linked::new(paced, link.clone()));
     let mut served = pin!(builder.serve_connection(stream, service).with_upgrades());
     let (mut seen, mut registered) = (OPEN, false);
@@ -82,7 +82,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             let (status, id) = match slot.refused.get() {
                 Some((status, id)) => (status.as_u16(), id.clone()),
                 // hyper answered by itself: behind another answer, or with none.
-                None => (status, shared.next_id()),
+                None => (status, request_id::next()),
             };
             pipeline::write_refused(&shared.pipeline, &connection, status, &id);
             tracing::info!(remote, "refused what is not a valid HTTP/1 request: {error}");

@@ -61,7 +61,7 @@ where
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval((!settings.ping_interval.is_zero()).then_some(settings.ping_interval))
         .keep_alive_timeout(settings.ping_timeout);
-    let stream = Counted::new(Paced::new(stream, slot.clone(), shared.clone()), slot.clone(), settings);
+    let stream = Counted::new(Paced::new(stream, slot.clone()), slot.clone(), settings);
     let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let (mut seen, mut registered) = (OPEN, false);
     let result = poll_fn(|cx| {

@@ -12,8 +12,7 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::clock::Slot;
-use crate::error_page;
-use crate::worker::Shared;
+use crate::{error_page, request_id};
 
 /// How long, and how many bytes, a client that was refused may still send. Closing the socket while bytes come in would
 /// reset the connection, and the client would never see why it was refused (RFC 9112, section 9.6).
@@ -29,7 +28,6 @@ const SMALL: usize = 512;
 pub(crate) struct Paced<S> {
     inner: S,
     slot: Arc<Slot>,
-    shared: Arc<Shared>,
     /// Since when the client has kept the container waiting, and what it has taken since.
     blocked: Option<(u64, u64)>,
     /// What is sent in place of hyper's answer, and how much of it is sent.
@@ -40,8 +38,8 @@ pub(crate) struct Paced<S> {
 }
 
 impl<S> Paced<S> {
-    pub(crate) fn new(inner: S, slot: Arc<Slot>, shared: Arc<Shared>) -> Self {
-        Self { inner, slot, shared, blocked: None, page: None, lingered: 0, linger: 0 }
+    pub(crate) fn new(inner: S, slot: Arc<Slot>) -> Self {
+        Self { inner, slot, blocked: None, page: None, lingered: 0, linger: 0 }
     }
 
     fn block(&mut self) {
@@ -83,7 +81,7 @@ impl<S> Paced<S> {
                 _ => return None,
             }
         }
-        let id = self.shared.next_id();
+        let id = request_id::next();
         let (content_type, text) = error_page::page(status, "", &id, false);
         let reason = status.canonical_reason().unwrap_or_default();
         let page = format!(
@@ -164,7 +162,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         let polled = Pin::new(&mut self.inner).poll_flush(cx);
         match polled {
             Poll::Pending => self.block(),
-            Poll::Ready(_) => self.unblock(),
+            Poll::Ready(_) => {
+                self.unblock();
+                self.slot.flushed();
+            }
         }
         polled
     }

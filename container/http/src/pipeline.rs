@@ -28,7 +28,7 @@ use crate::request_body::{Progress, RequestBody, Rest};
 use crate::response::{self, Asked};
 use crate::response_body::{ResponseBody, Tail};
 use crate::worker::Shared;
-use crate::{Limits, Protect, check, error_page, forwarded, watch};
+use crate::{Limits, Protect, check, error_page, forwarded, request_id, watch};
 
 /// What the requests of a connection have in common.
 pub(crate) struct Common {
@@ -62,7 +62,7 @@ impl Pipeline {
     pub(crate) fn begin(common: &Arc<Common>, request: Request<Incoming>) -> Answering {
         let Common { worker, connection, slot, link } = &**common;
         let this = &*worker.pipeline;
-        let id = worker.next_id();
+        let id = request_id::next();
         // Who asks: behind a trusted proxy, whom it says.
         let connection = &*forwarded::resolve(&this.limits.trusted_proxies, connection, request.headers());
         // 1. The clock and the record first, so that whatever happens below is timed and written down.

@@ -14,7 +14,7 @@ use wharf_kernel::BoxError;
 use wharf_worker::{Timer, timeout};
 
 use crate::Limits;
-use crate::clock::Slot;
+use crate::clock::{Content, Slot};
 use crate::homed;
 use crate::task;
 use crate::worker::Shared;
@@ -43,7 +43,8 @@ pub(crate) struct RequestBody {
     waited: Duration,
     waiting: Option<Instant>,
     timer: Option<Timer>,
-    rest: Rest,
+    /// `None` once the client has sent all of it.
+    rest: Option<Rest>,
     progress: Arc<Progress>,
     worker: Arc<Shared>,
     done: bool,
@@ -60,7 +61,7 @@ impl RequestBody {
             waited: Duration::ZERO,
             waiting: None,
             timer: None,
-            rest: Rest::new(limits, slot),
+            rest: Some(Rest::new(limits, slot)),
             progress,
             worker: worker.clone(),
             done: false,
@@ -113,6 +114,9 @@ impl HttpBody for RequestBody {
         if let Some(since) = this.waiting.take() {
             this.waited += since.elapsed();
         }
+        if !matches!(frame, Some(Ok(_))) || this.incoming.as_ref().is_none_or(HttpBody::is_end_stream) {
+            this.rest = None;
+        }
         match frame {
             Some(Ok(frame)) => {
                 let len = frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -148,32 +152,31 @@ impl HttpBody for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if self.incoming.as_ref().is_none_or(HttpBody::is_end_stream) {
-            return;
-        }
-        if let Some(incoming) = self.incoming.take() {
-            self.rest.drain(incoming);
+        if let (Some(incoming), Some(rest)) = (self.incoming.take(), self.rest.take())
+            && !incoming.is_end_stream()
+        {
+            rest.drain(incoming);
         }
     }
 }
 
 /// What the client still sends of a body that nobody reads any more.
-#[derive(Clone)]
 pub(crate) struct Rest {
     left: u64,
     time: Duration,
-    slot: Arc<Slot>,
+    content: Content,
 }
 
 impl Rest {
     pub(crate) fn new(limits: &Limits, slot: &Arc<Slot>) -> Self {
-        Self { left: limits.drain_bytes, time: limits.drain_time, slot: slot.clone() }
+        Self { left: limits.drain_bytes, time: limits.drain_time, content: Content::begin(slot) }
     }
 
     /// Reads it within the limits, so that the connection can be used again. If there is more, the connection is closed in
     /// stages.
-    pub(crate) fn drain(&self, mut incoming: Incoming) {
-        let Self { mut left, time, slot } = self.clone();
+    pub(crate) fn drain(self, mut incoming: Incoming) {
+        let Self { mut left, time, content } = self;
+        let slot = content.slot.clone();
         let begun = task::spawn(async move {
             let whole = async {
                 while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
@@ -185,12 +188,12 @@ impl Rest {
                 true
             };
             if timeout(time, whole).await != Some(true) {
-                slot.leave_unread();
+                content.slot.leave_unread();
             }
         });
         if !begun {
             // A thread of the application let go of it.
-            self.slot.leave_unread();
+            slot.leave_unread();
         }
     }
 }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use wharf_kernel::counters::LocalCounts;
 use wharf_kernel::{AccessRecord, Body, BoxError, RequestId};
@@ -50,6 +51,9 @@ pub(crate) struct Tail {
 
 impl Drop for Tail {
     fn drop(&mut self) {
+        if !self.common.slot.http2 && self.status != StatusCode::SWITCHING_PROTOCOLS {
+            self.common.slot.replied();
+        }
         let duration = self.answered.unwrap_or_else(|| self.began.elapsed());
         match &self.mapped {
             Some(Mapped { app, .. }) => {

@@ -12,7 +12,6 @@ use slab::Slab;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
-use wharf_kernel::RequestId;
 
 use crate::Pipeline;
 use crate::acceptor::Pass;
@@ -20,7 +19,6 @@ use crate::berth::{Berth, Guard};
 use crate::clock::{self, Slot};
 use crate::connection::{self, Socket};
 use crate::link::Link;
-use crate::request_id::RequestIds;
 use crate::task::{self, Task, Work};
 use crate::watch::Watch;
 
@@ -68,7 +66,6 @@ pub(crate) struct Shared {
     pub(crate) inbox: Mutex<VecDeque<Waiting>>,
     /// What it is at.
     tasks: Mutex<Slab<Weak<Task>>>,
-    ids: RequestIds,
     /// The next connection's key.
     pub(crate) keys: AtomicU64,
     /// Connections handed to this worker that are not gone yet.
@@ -90,7 +87,6 @@ impl Shared {
             runtime,
             inbox: Mutex::default(),
             tasks: Mutex::default(),
-            ids: RequestIds::new(index),
             keys: AtomicU64::new(0),
             open: AtomicUsize::new(0),
             state: AtomicU8::new(OPEN),
@@ -122,11 +118,6 @@ impl Shared {
         if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.idle.notify_waiters();
         }
-    }
-
-    /// A new request id.
-    pub(crate) fn next_id(&self) -> RequestId {
-        self.ids.next()
     }
 
     /// The connections that are idle between two requests or have said nothing yet, each with a number that is smaller the longer it is so.

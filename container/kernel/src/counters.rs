@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::AppId;
 use crate::cpu::nanos;
 use crate::fairness::Fairness;
-use crate::per_thread::{Alone, PerThread};
+use crate::per_thread::{Alone, Count, PerThread};
 
 /// Upper bounds of the duration histogram, in seconds.
 pub const DURATION_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
@@ -26,7 +26,7 @@ pub struct AppCounters {
     sets: PerThread<Counts>,
 }
 
-/// The counters of one application that one thread uses. All methods are lock-free.
+/// The counters of one application that one thread uses, and, with an atomic step, others. All methods are lock-free.
 #[derive(Debug)]
 pub struct Counts {
     /// Whose they are.
@@ -35,16 +35,16 @@ pub struct Counts {
     pub fairness: Arc<Fairness>,
     /// Permits that lie with this thread.
     pub(crate) free: AtomicI64,
-    classes: [AtomicU64; 5],
-    bytes_in: AtomicU64,
-    bytes_out: AtomicU64,
-    begun: AtomicU64,
-    sum_us: AtomicU64,
-    polled_ns: AtomicU64,
-    upgrades: AtomicU64,
-    upgraded: AtomicU64,
+    classes: [Count; 5],
+    bytes_in: Count,
+    bytes_out: Count,
+    begun: Count,
+    sum_us: Count,
+    polled_ns: Count,
+    upgrades: Count,
+    upgraded: Count,
     /// One for each bound, and one for what is above the last.
-    buckets: [AtomicU64; 13],
+    buckets: [Count; 13],
 }
 
 /// One thread's [`Counts`]: to be cloned for each request.
@@ -57,52 +57,52 @@ impl Counts {
             fairness,
             free: AtomicI64::new(0),
             classes: Default::default(),
-            bytes_in: AtomicU64::new(0),
-            bytes_out: AtomicU64::new(0),
-            begun: AtomicU64::new(0),
-            sum_us: AtomicU64::new(0),
-            polled_ns: AtomicU64::new(0),
-            upgrades: AtomicU64::new(0),
-            upgraded: AtomicU64::new(0),
+            bytes_in: Count::default(),
+            bytes_out: Count::default(),
+            begun: Count::default(),
+            sum_us: Count::default(),
+            polled_ns: Count::default(),
+            upgrades: Count::default(),
+            upgraded: Count::default(),
             buckets: Default::default(),
         }
     }
+}
 
+impl Alone<Counts> {
     /// A request has begun.
     pub fn begin(&self) {
-        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.add(|counts| &counts.begun, 1);
     }
 
     /// A thread was in a poll of it for so long.
     pub fn polled(&self, time: Duration) {
-        self.polled_ns.fetch_add(nanos(time), Ordering::Relaxed);
+        self.add(|counts| &counts.polled_ns, nanos(time));
     }
 
     /// A connection has been upgraded. Its request has ended with status 101.
     pub fn upgrade_begun(&self) {
-        self.upgrades.fetch_add(1, Ordering::Relaxed);
-        self.upgraded.fetch_add(1, Ordering::Relaxed);
+        self.add(|counts| &counts.upgrades, 1);
+        self.add(|counts| &counts.upgraded, 1);
     }
 
     /// An upgraded connection is gone.
     pub fn upgrade_ended(&self, bytes_in: u64, bytes_out: u64) {
-        self.upgrades.fetch_sub(1, Ordering::Relaxed);
-        self.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
-        self.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
+        self.add(|counts| &counts.upgrades, 1_u64.wrapping_neg());
+        self.add(|counts| &counts.bytes_in, bytes_in);
+        self.add(|counts| &counts.bytes_out, bytes_out);
     }
 
     /// A request that had begun is over: its last body byte is sent, or it broke off.
     pub fn end(&self, status: u16, bytes_in: u64, bytes_out: u64, duration: Duration) {
         let class = usize::from((status / 100).clamp(1, 5)) - 1;
-        self.classes[class].fetch_add(1, Ordering::Relaxed);
-        if bytes_in > 0 {
-            self.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
-        }
-        self.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
+        self.add(|counts| &counts.classes[class], 1);
+        self.add(|counts| &counts.bytes_in, bytes_in);
+        self.add(|counts| &counts.bytes_out, bytes_out);
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.sum_us.fetch_add(us, Ordering::Relaxed);
+        self.add(|counts| &counts.sum_us, us);
         let bucket = BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(BOUNDS_US.len());
-        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.add(|counts| &counts.buckets[bucket], 1);
     }
 }
 
@@ -124,8 +124,8 @@ impl AppCounters {
         self.sets.iter()
     }
 
-    fn sum(&self, of: impl Fn(&Counts) -> &AtomicU64) -> u64 {
-        self.sets.iter().map(|set| of(set).load(Ordering::Relaxed)).sum()
+    fn sum(&self, of: impl Fn(&Counts) -> &Count) -> u64 {
+        self.sets.sum(of)
     }
 
     /// Requests that ended, by status class: 1xx to 5xx.

@@ -106,9 +106,9 @@ impl Connection {
 /// The path of a request, canonical and taken apart as in Servlet 6.1, section 3.5.
 #[derive(Debug, Clone)]
 pub struct PathElements {
-    encoded: Arc<str>,
+    encoded: ShortText,
     /// `None` where nothing was encoded.
-    decoded: Option<Arc<str>>,
+    decoded: Option<ShortText>,
     /// Length of the context path.
     context: usize,
     /// End of the servlet path in the decoded path.
@@ -121,11 +121,12 @@ pub struct PathElements {
 impl PathElements {
     /// A path that begins with the context path, encoded and decoded, and what its servlets made of the rest; `None` where the endpoint takes the
     /// whole context.
-    pub fn new(encoded: Arc<str>, decoded: &str, context: &ContextPath, found: Option<Match>) -> Self {
+    pub fn new(encoded: impl Into<ShortText>, decoded: &str, context: &ContextPath, found: Option<Match>) -> Self {
+        let encoded = encoded.into();
         let context = context.as_str().len();
         let (servlet, pattern, end, has_path_info) =
             found.map_or((0, 0, 0, true), |f| (f.servlet, f.pattern, f.servlet_path_len, f.has_path_info));
-        let decoded = (decoded != &*encoded).then(|| decoded.into());
+        let decoded = (decoded != encoded).then(|| decoded.into());
         Self { encoded, decoded, context, servlet_end: context + end, has_path_info, servlet, pattern }
     }
 
@@ -136,7 +137,7 @@ impl PathElements {
     }
 
     /// Canonical path, still percent-encoded: dot segments resolved, path parameters removed, slashes merged.
-    pub fn encoded(&self) -> &Arc<str> {
+    pub fn encoded(&self) -> &ShortText {
         &self.encoded
     }
 
@@ -209,8 +210,11 @@ impl Authenticated {
     }
 }
 
-/// The id of a request. Those of the container are so short that they stand in place: a copy costs neither memory nor a reference count.
-pub type RequestId = smol_str::SmolStr;
+/// A text that stands in place where it has at most 23 bytes: a copy costs neither memory nor a reference count then.
+pub type ShortText = smol_str::SmolStr;
+
+/// The id of a request. Those of the container are short.
+pub type RequestId = ShortText;
 
 /// One request on its way to an endpoint.
 pub struct Exchange {
@@ -219,7 +223,7 @@ pub struct Exchange {
     /// Its path, mapped.
     pub path: PathElements,
     /// Host the client asked for, with the port if given: from the absolute-form target, else from the Host header.
-    pub authority: Arc<str>,
+    pub authority: ShortText,
     /// The connection it came on.
     pub connection: Arc<Connection>,
     /// The request id: printed in the access log, and in every log record the application writes for it.

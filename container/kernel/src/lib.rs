@@ -32,7 +32,9 @@ pub use app::{AppId, ContextPath, Version};
 pub use body::{Body, BoxError};
 pub use counters::{AppCounters, ServerCounters};
 pub use drain::{Phase, Reached};
-pub use endpoint::{Authenticated, Connection, Endpoint, Exchange, PathElements, RequestId, ResponseFuture, TlsFacts};
+pub use endpoint::{
+    Authenticated, Connection, Endpoint, Exchange, PathElements, RequestId, ResponseFuture, ShortText, TlsFacts,
+};
 pub use fairness::{Fairness, Permit, Rejection, Share};
 pub use lease::{Gate, Hold, Lease};
 pub use refusal::{Refusal, Stage};

@@ -4,10 +4,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
-
-/// How many there are. More threads than this share.
-const SLOTS: usize = 16;
+use std::sync::{Arc, LazyLock, Weak};
 
 /// The number of all threads that have none of their own. Those below belong to one living thread each.
 pub const SHARED: usize = 63;
@@ -62,16 +59,64 @@ fn take() -> usize {
     number
 }
 
-/// Keeps its content on cache lines of its own.
-#[derive(Debug, Default)]
+/// How many values there are: one for each thread with a number that small, and the last for all others.
+static SLOTS: LazyLock<usize> =
+    LazyLock::new(|| (2 * std::thread::available_parallelism().map_or(1, usize::from)).clamp(16, SHARED + 1));
+
+/// The number of no thread.
+const NOBODY: usize = usize::MAX - 1;
+
+/// A value on cache lines of its own, and whose it is.
+#[derive(Debug)]
 #[repr(align(128))]
-pub struct Alone<T>(pub T);
+pub struct Alone<T> {
+    value: T,
+    owner: usize,
+}
+
+impl<T> Alone<T> {
+    /// Whether this thread is the only one whose it is.
+    #[inline]
+    pub fn is_mine(&self) -> bool {
+        known_number() == self.owner
+    }
+
+    /// Adds to one of its counts; what is above the range begins at zero again, so that this can take away, too.
+    #[inline]
+    pub fn add(&self, count: impl FnOnce(&T) -> &Count, number: u64) {
+        count(&self.value).add(number, self.is_mine());
+    }
+}
 
 impl<T> std::ops::Deref for Alone<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.0
+        &self.value
+    }
+}
+
+/// A number that many threads add to: the one whose it is without an atomic step, which costs as much as some twenty others.
+#[derive(Debug, Default)]
+pub struct Count {
+    own: AtomicU64,
+    others: AtomicU64,
+}
+
+impl Count {
+    #[inline]
+    fn add(&self, number: u64, mine: bool) {
+        if mine {
+            // Nobody else writes it.
+            self.own.store(self.own.load(Ordering::Relaxed).wrapping_add(number), Ordering::Relaxed);
+        } else {
+            self.others.fetch_add(number, Ordering::Relaxed);
+        }
+    }
+
+    /// What has been added. Of those of all threads only the sum means anything, which may go over the range on its way.
+    pub fn get(&self) -> u64 {
+        self.own.load(Ordering::Relaxed).wrapping_add(self.others.load(Ordering::Relaxed))
     }
 }
 
@@ -89,17 +134,25 @@ impl<T> Clone for PerThread<T> {
 impl<T> PerThread<T> {
     /// Makes each of them.
     pub fn new(make: impl Fn() -> T) -> Self {
-        Self((0..SLOTS).map(|_| Arc::new(Alone(make()))).collect())
+        let last = *SLOTS - 1;
+        let owner = |slot| if slot == last { NOBODY } else { slot };
+        Self((0..=last).map(|slot| Arc::new(Alone { value: make(), owner: owner(slot) })).collect())
     }
 
     /// This thread's.
+    #[inline]
     pub fn local(&self) -> &Arc<Alone<T>> {
-        &self.0[number() % SLOTS]
+        &self.0[number().min(self.0.len() - 1)]
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().map(|alone| &alone.0)
+        self.0.iter().map(|alone| &alone.value)
+    }
+
+    /// The sum of a count.
+    pub fn sum(&self, of: impl Fn(&T) -> &Count) -> u64 {
+        self.iter().fold(0, |sum, value| sum.wrapping_add(of(value).get()))
     }
 }
 
@@ -126,6 +179,25 @@ mod tests {
     use std::sync::Barrier;
 
     use super::*;
+
+    #[test]
+    fn a_count_is_complete_whoever_adds_to_it() {
+        let counts = PerThread::<Count>::new(Count::default);
+        let mine = counts.local().clone();
+        std::thread::scope(|scope| {
+            for _ in 0..SHARED + 10 {
+                scope.spawn(|| {
+                    let local = counts.local();
+                    for _ in 0..1000 {
+                        local.add(|count| count, 2);
+                        mine.add(|count| count, 1_u64.wrapping_neg());
+                    }
+                });
+            }
+            (0..1000).for_each(|_| mine.add(|count| count, 1));
+        });
+        assert_eq!(counts.sum(|count| count), (SHARED as u64 + 10) * 1000 + 1000);
+    }
 
     #[test]
     fn living_threads_have_numbers_of_their_own_and_give_them_back() {

@@ -129,6 +129,11 @@ impl SessionSlot {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).session.is_some()
     }
 
+    /// The same where nobody else has it.
+    pub fn is_used_mut(&mut self) -> bool {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).session.is_some()
+    }
+
     /// Puts the session in that was opened. Of two that were opened at once for one request the first counts.
     pub fn put(&self, session: Arc<Session>, tracking: Tracking) -> Arc<Session> {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);

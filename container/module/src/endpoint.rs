@@ -4,8 +4,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
@@ -14,18 +13,17 @@ use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame as HttpFrame, SizeHint};
 use hyper::upgrade::OnUpgrade;
 use wharf_abi::{
-    FfiBody, FfiBytes, FfiFuture, FfiRequest, FfiResponse, FfiResponseBody, Frame, Header, ModuleRef, Outcome,
-    PollFrame, RawStr, RequestHead, TlsHead, Trailer, UserHead,
+    Begun, FfiBody, FfiBytes, FfiFuture, FfiRequest, FfiResponse, FfiResponseBody, Frame, ModuleRef, Outcome,
+    PollFrame, Trailer,
 };
-use wharf_kernel::per_thread::{Alone, PerThread};
+use wharf_kernel::per_thread::{Alone, Count, PerThread};
 use wharf_kernel::resource::BoundResources;
 use wharf_kernel::session::SessionFuture;
-use wharf_kernel::{
-    Authenticated, Body, BoxError, Endpoint, Exchange, Hold, Lease, RequestId, ResponseFuture, TlsFacts, Version,
-};
+use wharf_kernel::{Body, BoxError, Endpoint, Exchange, Hold, Lease, RequestId, ResponseFuture, Version};
 
 use crate::loaded::InstancePtr;
-use crate::session::{self, Sessions};
+use crate::outside::{Held, cross};
+use crate::session::Sessions;
 use crate::upgrade;
 
 /// Bodies up to this size are copied at the border: that costs less than keeping them there.
@@ -37,9 +35,9 @@ const USUAL_FIELDS: usize = 8;
 /// What the container has given to a module and not got back, so that a report can name it.
 #[derive(Debug, Default)]
 pub(crate) struct Handles {
-    pub(crate) requests: AtomicU64,
-    pub(crate) bodies: AtomicU64,
-    pub(crate) sessions: AtomicU64,
+    pub(crate) requests: Count,
+    pub(crate) bodies: Count,
+    pub(crate) sessions: Count,
 }
 
 /// What the requests of a generation share, as far as one thread answers them.
@@ -47,6 +45,22 @@ pub(crate) struct Common {
     pub(crate) handles: Handles,
     /// Its sessions; none in a trial.
     pub(crate) sessions: Option<Sessions>,
+}
+
+/// A handle is taken on one thread and given back on another.
+pub(crate) trait Handed {
+    fn given(&self, which: impl FnOnce(&Handles) -> &Count);
+    fn back(&self, which: impl FnOnce(&Handles) -> &Count);
+}
+
+impl Handed for Alone<Common> {
+    fn given(&self, which: impl FnOnce(&Handles) -> &Count) {
+        self.add(|common| which(&common.handles), 1);
+    }
+
+    fn back(&self, which: impl FnOnce(&Handles) -> &Count) {
+        self.add(|common| which(&common.handles), 1_u64.wrapping_neg());
+    }
 }
 
 /// Answers the requests of one generation.
@@ -72,17 +86,21 @@ impl Endpoint for ModuleEndpoint {
             }
             Arc::new(RequestEnd { resources, id })
         });
+        // Made after the box, it needs not be moved there.
+        let place = Box::<InModule>::new_uninit();
         let (request, outside) = cross(exchange, self.common.local());
-        // SAFETY: an instance of this module, started and not stopped: the lease says so.
-        let future = unsafe { self.module.service()(self.instance.0, request) };
-        Box::pin(InModule {
-            future: Some(future),
-            on_upgrade,
-            outside: Some(outside),
-            end,
-            lease: Some(lease),
-            saving: None,
-        })
+        let asked = Box::write(
+            place,
+            InModule {
+                asked: Asked::New(self.module, self.instance, request),
+                on_upgrade,
+                outside: Some(outside),
+                end,
+                lease: Some(lease),
+                saving: None,
+            },
+        );
+        Box::into_pin(asked)
     }
 
     fn session_version(&self, request: &http::Request<Body>) -> Option<Version> {
@@ -91,136 +109,6 @@ impl Endpoint for ModuleEndpoint {
         let (ids, _) = wharf_kernel::session::requested(request.headers(), request.uri().path(), &settings);
         ids.into_iter().find_map(|id| sessions.manager.version_of(id)).map(|v| Version::new(&v))
     }
-}
-
-/// A request in the hands of the module: everything its head points to.
-pub(crate) struct Outside {
-    /// Without the request's content, which crosses by itself.
-    pub(crate) exchange: Box<Exchange>,
-    head: RequestHead,
-    /// What the head points to, beside the exchange.
-    _headers: Vec<Header>,
-    _tls: Option<Box<TlsHead>>,
-    _user: Option<Box<UserHead>>,
-    pub(crate) common: Arc<Alone<Common>>,
-    /// What sign-ins add to the response.
-    pub(crate) sign_headers: OnceLock<Mutex<Vec<(HeaderName, HeaderValue)>>>,
-}
-
-// SAFETY: all of it is but the views in `head` and what it points to, which never changes while there is more than one
-// reference.
-unsafe impl Send for Outside {}
-// SAFETY: as above; and the body in `exchange`, which is not `Sync`, is an empty one.
-unsafe impl Sync for Outside {}
-
-impl Outside {
-    /// The request's header fields, emptied, for the fields of the response; `None` where the module has the request still.
-    fn recycle(this: &mut Arc<Self>) -> Option<HeaderMap> {
-        let this = Arc::get_mut(this)?;
-        (this.head.headers, this.head.header_count) = (std::ptr::null(), 0);
-        let mut headers = std::mem::take(this.exchange.request.headers_mut());
-        headers.clear();
-        Some(headers)
-    }
-}
-
-/// Hands a request over. The container keeps a reference too: it has the session that the module opens.
-fn cross(mut exchange: Box<Exchange>, common: &Arc<Alone<Common>>) -> (FfiRequest, Arc<Outside>) {
-    let body = std::mem::take(exchange.request.body_mut());
-    let body = (!body.is_end_stream()).then(|| {
-        let exact = body.size_hint().exact();
-        common.handles.bodies.fetch_add(1, Ordering::Relaxed);
-        FfiBody::new(RequestBody { body, waker: Arc::default(), common: common.clone() }, exact)
-    });
-    common.handles.requests.fetch_add(1, Ordering::Relaxed);
-    let vtable = if common.sessions.is_some() { &raw const session::REQUEST } else { std::ptr::null() };
-    // All that the head points to has its place already, on the heap.
-    let lines = exchange.request.headers().iter();
-    let headers: Vec<_> = lines.map(|(name, value)| Header::new(name.as_str(), value.as_bytes())).collect();
-    let tls = exchange.connection.tls.as_deref().map(|facts| Box::new(tls_head(facts)));
-    let user = exchange.request.extensions().get().map(|user| Box::new(user_head(user)));
-    let outside = Arc::new(Outside {
-        head: request_head(&exchange, &headers, tls.as_deref(), user.as_deref()),
-        exchange,
-        _headers: headers,
-        _tls: tls,
-        _user: user,
-        common: common.clone(),
-        sign_headers: OnceLock::new(),
-    });
-    let head = &raw const outside.head;
-    let owner = Arc::into_raw(outside.clone());
-    // SAFETY: the head and all it points to live in `Outside`, of which `release` drops one reference, on whatever thread: it
-    // is `Send` and `Sync`. The functions for sessions take just this owner.
-    (unsafe { FfiRequest::new(head, owner.cast(), retain, release, vtable, body) }, outside)
-}
-
-fn tls_head(facts: &TlsFacts) -> TlsHead {
-    TlsHead {
-        version: RawStr::new(facts.version),
-        cipher: RawStr::new(&facts.cipher),
-        server_name: RawStr::new(facts.server_name.as_deref().unwrap_or_default()),
-        client_certificate: RawStr::from_bytes(facts.client_certificate_der.as_deref().unwrap_or_default()),
-    }
-}
-
-/// Its texts are behind reference counts of their own, of which the extensions keep one.
-fn user_head(user: &Authenticated) -> UserHead {
-    UserHead { name: RawStr::new(&user.user), auth_type: RawStr::new(&user.scheme), roles: RawStr::new(&user.roles) }
-}
-
-fn request_head(
-    exchange: &Exchange,
-    headers: &[Header],
-    tls: Option<&TlsHead>,
-    user: Option<&UserHead>,
-) -> RequestHead {
-    let Exchange { request, path, connection, .. } = exchange;
-    let (uri, path_info) = (request.uri(), path.path_info());
-    RequestHead {
-        method: RawStr::new(request.method().as_str()),
-        request_uri: RawStr::new(uri.path()),
-        query: RawStr::new(uri.query().unwrap_or_default()),
-        has_query: uri.query().is_some(),
-        has_path_info: path_info.is_some(),
-        secure: connection.secure,
-        version: match request.version() {
-            http::Version::HTTP_09 => 9,
-            http::Version::HTTP_10 => 10,
-            http::Version::HTTP_2 => 20,
-            http::Version::HTTP_3 => 30,
-            _ => 11,
-        },
-        servlet: path.servlet() as u32,
-        pattern: path.pattern() as u32,
-        path: RawStr::new(path.encoded()),
-        context_path: RawStr::new(path.context()),
-        servlet_path: RawStr::new(path.servlet_path()),
-        path_info: RawStr::new(path_info.unwrap_or_default()),
-        authority: RawStr::new(&exchange.authority),
-        remote: connection.remote.into(),
-        local: connection.local.into(),
-        id: RawStr::new(&exchange.id),
-        tls: tls.map_or(std::ptr::null(), std::ptr::from_ref),
-        user: user.map_or(std::ptr::null(), std::ptr::from_ref),
-        headers: headers.as_ptr(),
-        header_count: headers.len(),
-    }
-}
-
-unsafe extern "C" fn retain(owner: *const ()) {
-    // SAFETY: a reference that `release` has not dropped yet; the new one is dropped by one more `release`.
-    let outside = unsafe {
-        Arc::increment_strong_count(owner.cast::<Outside>());
-        &*owner.cast::<Outside>()
-    };
-    outside.common.handles.requests.fetch_add(1, Ordering::Relaxed);
-}
-
-unsafe extern "C" fn release(owner: *const ()) {
-    // SAFETY: the reference made in `cross` or by `retain`, released once.
-    let outside = unsafe { Arc::from_raw(owner.cast::<Outside>()) };
-    outside.common.handles.requests.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// A waker that can be taken back: what hyper keeps of it is the container's own, and the module's goes when its body goes.
@@ -247,10 +135,17 @@ impl Wake for Revocable {
 }
 
 /// The request's content, read by the module.
-struct RequestBody {
+pub(crate) struct RequestBody {
     body: Body,
     waker: Arc<Revocable>,
     common: Arc<Alone<Common>>,
+}
+
+impl RequestBody {
+    pub(crate) fn new(body: Body, common: &Arc<Alone<Common>>) -> Self {
+        common.given(|handles| &handles.bodies);
+        Self { body, waker: Arc::default(), common: common.clone() }
+    }
 }
 
 impl PollFrame for RequestBody {
@@ -278,21 +173,56 @@ impl PollFrame for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         self.waker.set(None);
-        self.common.handles.bodies.fetch_sub(1, Ordering::Relaxed);
+        self.common.back(|handles| &handles.bodies);
     }
 }
 
-/// The module's future, polled on the container's thread. The future goes before the lease, always: dropping it is a call
+/// A request at the module, polled on the container's thread. What is asked goes before the lease, always: dropping it is a call
 /// into the module.
 struct InModule {
-    future: Option<FfiFuture>,
+    asked: Asked,
     on_upgrade: Option<OnUpgrade>,
     /// The request; `None` once there is a response.
-    outside: Option<Arc<Outside>>,
+    outside: Option<Held>,
     end: Option<Arc<RequestEnd>>,
     lease: Option<Lease>,
     /// The response is there, and its session is being written.
     saving: Option<(Response<Body>, SessionFuture<()>)>,
+}
+
+/// How far it is.
+enum Asked {
+    /// The module has not heard of it yet.
+    New(ModuleRef, InstancePtr, FfiRequest),
+    /// Its answer was not there at once.
+    Running(FfiFuture),
+    Done,
+}
+
+impl Asked {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Outcome {
+        match std::mem::replace(self, Self::Done) {
+            Self::New(module, instance, request) => {
+                // SAFETY: an instance of this module, started and not stopped: the lease says so.
+                match unsafe { Begun::of(module, instance.0, request, cx) } {
+                    Begun::Answered(outcome) => outcome,
+                    Begun::Later(future) => {
+                        *self = Self::Running(future);
+                        Outcome::Pending
+                    }
+                }
+            }
+            Self::Running(mut future) => {
+                let outcome = future.poll(cx);
+                if let Outcome::Pending = outcome {
+                    *self = Self::Running(future);
+                }
+                outcome
+            }
+            // Polled after it was ready, which no caller does.
+            Self::Done => Outcome::Pending,
+        }
+    }
 }
 
 impl Future for InModule {
@@ -308,19 +238,20 @@ impl Future for InModule {
                 }
             };
         }
-        let outcome = match &mut self.future {
-            Some(future) => future.poll(cx),
-            // Polled after it was ready, which no caller does.
-            None => return Poll::Pending,
-        };
+        let outcome = self.asked.poll(cx);
         if let Outcome::Pending = outcome {
             return Poll::Pending;
         }
-        self.future = None;
         let mut outside = self.outside.take();
         // In most cases the module has let go of the request by now.
-        let headers =
-            outside.as_mut().and_then(Outside::recycle).unwrap_or_else(|| HeaderMap::with_capacity(USUAL_FIELDS));
+        let mut headers = None;
+        if let Some(alone) = outside.as_mut().and_then(Held::alone) {
+            headers = Some(alone.recycle());
+            if alone.is_plain() {
+                outside = None;
+            }
+        }
+        let headers = headers.unwrap_or_else(|| HeaderMap::with_capacity(USUAL_FIELDS));
         let response = match (outcome, self.lease.take()) {
             (Outcome::Ready(response), Some(lease)) => {
                 back(lease, response, headers, self.on_upgrade.take(), self.end.take())
@@ -402,6 +333,18 @@ fn is_number(text: &[u8], number: usize) -> bool {
     std::str::from_utf8(text).is_ok_and(|text| text.parse() == Ok(number))
 }
 
+/// Content types that need no memory to be remembered, nor a reference count for each response.
+const COMMON_TYPES: [&str; 8] = [
+    "text/plain; charset=utf-8",
+    "text/html; charset=utf-8",
+    "application/json",
+    "text/html",
+    "text/css; charset=utf-8",
+    "text/javascript; charset=utf-8",
+    "application/octet-stream",
+    "text/event-stream",
+];
+
 /// A content type. The last one that this thread saw is remembered: most are of a few kinds.
 fn content_type(value: &[u8]) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
     const LONGEST: usize = 128;
@@ -410,7 +353,10 @@ fn content_type(value: &[u8]) -> Result<HeaderValue, http::header::InvalidHeader
     }
     LAST.with_borrow_mut(|last| {
         if last.as_bytes() != value {
-            let new = HeaderValue::from_bytes(value)?;
+            let new = match COMMON_TYPES.iter().find(|common| common.as_bytes() == value) {
+                Some(common) => HeaderValue::from_static(common),
+                None => HeaderValue::from_bytes(value)?,
+            };
             if value.len() > LONGEST {
                 return Ok(new);
             }

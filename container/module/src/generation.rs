@@ -3,10 +3,9 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use wharf_kernel::launch::{Description, Launched, Retirement, Servlet};
 use wharf_kernel::options::Constraint;
-use wharf_kernel::per_thread::PerThread;
+use wharf_kernel::per_thread::{Count, PerThread};
 use wharf_kernel::session::{SessionEvents, SessionManager};
 use wharf_kernel::workers::Workers;
 use wharf_kernel::{Endpoint, Gate, Hold};
@@ -105,11 +104,7 @@ impl Generation {
             return Retirement { held_by: held_by.into_iter().flatten().collect(), ..Retirement::default() };
         }
         let mut retirement = self.loaded().unload(&*self.workers, self.stop_timeout);
-        let sum = |of: fn(&Handles) -> &AtomicU64| {
-            // Taken on one thread and given back on another: only the sum means anything.
-            let all = self.endpoint.common.iter().map(|common| of(&common.handles).load(Ordering::Relaxed));
-            all.fold(0_u64, u64::wrapping_add)
-        };
+        let sum = |of: fn(&Handles) -> &Count| self.endpoint.common.sum(|common| of(&common.handles));
         for (left, what) in
             [(sum(|h| &h.requests), "request"), (sum(|h| &h.bodies), "request body"), (sum(|h| &h.sessions), "session")]
         {

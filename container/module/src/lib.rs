@@ -24,6 +24,7 @@ mod launcher;
 mod lent;
 mod library;
 mod loaded;
+mod outside;
 mod probe;
 mod resident;
 mod resource;

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,8 +18,9 @@ use wharf_kernel::session::{
     Refused, Session, SessionEvents, SessionFuture, SessionManager, Tracking, Value, requested,
 };
 
-use crate::endpoint::{Common, ModuleEndpoint, Outside, Revocable};
+use crate::endpoint::{Common, Handed, ModuleEndpoint, Revocable};
 use crate::loaded::on_short_lived_thread;
+use crate::outside::{Held, Outside};
 
 /// The sessions of a generation.
 pub(crate) struct Sessions {
@@ -84,10 +84,7 @@ pub(crate) static REQUEST: RequestSessionsVTable =
 
 unsafe extern "C" fn open(owner: *const (), create: bool) -> FfiOpening {
     // SAFETY: a reference that `release` has not dropped yet; one more is taken for the future.
-    let outside = unsafe {
-        Arc::increment_strong_count(owner.cast::<Outside>());
-        Arc::from_raw(owner.cast::<Outside>())
-    };
+    let outside = unsafe { Held::beside(owner) };
     let work = async move {
         let Some(sessions) = &outside.common.sessions else { return Opened::Missing };
         match outside.open(sessions, create).await {
@@ -155,7 +152,7 @@ struct Handle {
 }
 
 fn handle(session: Arc<Session>, manager: &Arc<dyn SessionManager>, common: &Arc<Alone<Common>>) -> FfiSession {
-    common.handles.sessions.fetch_add(1, Ordering::Relaxed);
+    common.given(|handles| &handles.sessions);
     let handle = Box::new(Handle { session, manager: manager.clone(), common: common.clone() });
     // SAFETY: the functions are made for this box, which `drop_it` drops; a `Handle` is `Send` and `Sync`.
     unsafe { FfiSession::new(Box::into_raw(handle).cast_const().cast(), &raw const HANDLE) }
@@ -234,7 +231,7 @@ unsafe extern "C" fn rotate(data: *const ()) -> RResult<RString, SessionRefused>
 unsafe extern "C" fn drop_it(data: *const ()) {
     // SAFETY: the box made in `handle`, dropped once.
     let this = unsafe { Box::from_raw(data.cast::<Handle>().cast_mut()) };
-    this.common.handles.sessions.fetch_sub(1, Ordering::Relaxed);
+    this.common.back(|handles| &handles.sessions);
 }
 
 /// Tells a generation of sessions that have expired.

@@ -1,7 +1,7 @@
 //! Sign-ins at the border: what a module asks of the guard while it answers a request.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use abi_stable::std_types::RVec;
@@ -10,16 +10,13 @@ use wharf_kernel::Authenticated;
 use wharf_kernel::guard::{Asking, Denied, Passage, Sign};
 use wharf_kernel::session::Tracking;
 
-use crate::endpoint::Outside;
+use crate::outside::{Held, Outside};
 use crate::session::Foreign;
 
 /// Begins a sign-in.
 pub(crate) unsafe extern "C" fn sign(owner: *const (), order: SignOrder) -> FfiSignWork {
     // SAFETY: a reference that `release` has not dropped yet; one more is taken for the work.
-    let outside = unsafe {
-        Arc::increment_strong_count(owner.cast::<Outside>());
-        Arc::from_raw(owner.cast::<Outside>())
-    };
+    let outside = unsafe { Held::beside(owner) };
     let sign = match order {
         SignOrder::Login(user, password) => Sign::In { user: user.into(), password: password.into() },
         SignOrder::Logout => Sign::Out,

@@ -65,7 +65,7 @@ impl Pool {
                     request: Box::new(
                         http::Request::get(path.as_str()).header("x-test", "1").body(Body::empty()).unwrap(),
                     ),
-                    path: PathElements::new(path.as_str().into(), &path, &ContextPath::root(), Some(found)),
+                    path: PathElements::new(path.as_str(), &path, &ContextPath::root(), Some(found)),
                     authority: "localhost".into(),
                     connection: Arc::new(Connection::new(Some(peer), Some(peer), false)),
                     id: "test-1".into(),

@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 
 use abi_stable::StableAbi;
 
-use crate::FfiResponse;
 use crate::waker::{self, WakerHead};
+use crate::{FfiRequest, FfiResponse, ModuleRef};
 
 /// What a poll of an [`FfiFuture`] came to.
 #[repr(u8)]
@@ -20,6 +20,43 @@ pub enum Outcome {
     Ready(FfiResponse),
     /// It panicked; the module has reported the panic through the host's functions.
     Panicked,
+}
+
+/// What a request came to when its module was asked first.
+#[repr(u8)]
+#[derive(StableAbi)]
+pub enum Begun {
+    /// All there is: the outcome is not [`Outcome::Pending`].
+    Answered(Outcome),
+    /// Its answer comes later. This has been polled once.
+    Later(FfiFuture),
+}
+
+impl Begun {
+    /// Begins, on the module's side: `begin` gives the response, or what to poll for it from now on.
+    ///
+    /// # Safety
+    /// `waker` must be what the container passed to [`Module::service`](crate::Module::service), in that call.
+    pub unsafe fn by<F: Future<Output = FfiResponse> + Send + 'static>(
+        waker: *const WakerHead,
+        begin: impl FnOnce(&mut Context<'_>) -> Result<FfiResponse, F>,
+    ) -> Self {
+        // SAFETY: the other side lends the waker for the call.
+        match contain(|| unsafe { waker::borrow(waker, |waker| begin(&mut Context::from_waker(waker))) }) {
+            None => Self::Answered(Outcome::Panicked),
+            Some(Ok(response)) => Self::Answered(Outcome::Ready(response)),
+            Some(Err(future)) => Self::Later(FfiFuture::new(future)),
+        }
+    }
+
+    /// Begins, on the container's side.
+    ///
+    /// # Safety
+    /// `instance` must be one of this module, started and not stopped, and stay so until what this gives is gone.
+    pub unsafe fn of(module: ModuleRef, instance: *const (), request: FfiRequest, cx: &mut Context<'_>) -> Self {
+        // SAFETY: by the contract; the waker lives during the call.
+        waker::lend(cx.waker(), |waker| unsafe { module.service()(instance, request, waker) })
+    }
 }
 
 /// The functions behind an [`FfiFuture`].

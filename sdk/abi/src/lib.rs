@@ -32,7 +32,7 @@ pub use client::{
     ClientAnswer, FfiClientRequest, FfiClientResponse, FfiClientWork, FfiHttpClient, FfiHttpClientVTable,
 };
 pub use descriptor::{DESCRIPTOR_MAGIC, DESCRIPTOR_SECTION, concat, total_len};
-pub use future::{FfiFuture, FfiFutureVTable, Outcome, contain};
+pub use future::{Begun, FfiFuture, FfiFutureVTable, Outcome, contain};
 pub use heap::{HEAP_SYMBOL, HeapApi, HeapFn};
 pub use host::{Host, HostVTable, LogRecord, PanicReport};
 pub use message::{Address, FfiRequest, FfiResponse, FfiResponseBody, Header, RequestHead};

@@ -6,7 +6,7 @@ use abi_stable::package_version_strings;
 use abi_stable::sabi_types::VersionStrings;
 use abi_stable::std_types::{RResult, RString, RVec};
 
-use crate::{FfiFuture, FfiRequest, FfiSession, Host, RawStr};
+use crate::{Begun, FfiRequest, FfiSession, Host, RawStr, WakerHead};
 
 /// A name and a value, valid for the call.
 #[repr(C)]
@@ -108,8 +108,9 @@ pub struct Module {
     pub create: unsafe extern "C" fn(host: Host, args: *const CreateArgs) -> RResult<Instance, Failure>,
     /// Starts it: context listeners in order, then each servlet's init. Blocks.
     pub start: unsafe extern "C" fn(instance: *const ()) -> RResult<(), Failure>,
-    /// Answers a request. Does not block, and may be called on any thread.
-    pub service: unsafe extern "C" fn(instance: *const (), request: FfiRequest) -> FfiFuture,
+    /// Answers a request, or begins to. Does not block, and may be called on any thread. The waker, which is valid for the call, is woken
+    /// when what is given then should be polled.
+    pub service: unsafe extern "C" fn(instance: *const (), request: FfiRequest, waker: *const WakerHead) -> Begun,
     /// Tells it that it will have to stop, so that what lives long in it ends. Does not block; may be called more than once,
     /// from `start` to `stop`.
     pub draining: unsafe extern "C" fn(instance: *const ()),

@@ -8,7 +8,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AF
 use http::{Method, Response, StatusCode, Uri};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use wharf_kernel::{Body, Connection, Exchange, Lease, PathElements, RequestId, ResponseFuture};
+use wharf_kernel::{Body, Connection, Exchange, Lease, PathElements, RequestId, ResponseFuture, ShortText};
 use wharf_mapping::canonicalise;
 
 use super::errors::Budget;
@@ -85,7 +85,7 @@ pub(crate) fn status(status: StatusCode) -> Response<Body> {
 pub(crate) struct Asked {
     pub(crate) head: http::request::Parts,
     pub(crate) path: PathElements,
-    pub(crate) authority: Arc<str>,
+    pub(crate) authority: ShortText,
     pub(crate) connection: Arc<Connection>,
     pub(crate) id: RequestId,
     /// Parameters that an authorizer has added.

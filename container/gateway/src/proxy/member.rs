@@ -141,7 +141,7 @@ impl Member {
     }
 
     fn pool(&self) -> std::sync::MutexGuard<'_, Pool> {
-        self.pools.local().0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pools.local().lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connection: an idle one, or, where `fresh` or there is none, a new one.
