@@ -16,7 +16,7 @@ use crate::application::{Application, BoxFuture, ServletInfo, answer};
 use crate::on_upgrade::{Handshake, offer};
 use crate::request::Crossed;
 use crate::slots::Slots;
-use crate::{Body, BoxError, Error, Request, Response, Servlet, ServletContext};
+use crate::{Body, BoxError, Error, Request, Response, Servlet, ServletContext, upgrade};
 
 /// Clones of a service that a thread keeps: more than one is used only where requests wait until theirs is ready.
 const KEPT: usize = 16;
@@ -67,7 +67,15 @@ where
 {
     /// Asks the service, which is ready.
     #[inline]
-    fn ask(service: &mut S, mut request: http::Request<Body>) -> Asked<S::Future> {
+    fn ask(service: &mut S, request: http::Request<Body>) -> Asked<S::Future> {
+        match upgrade::asks(request.version(), request.headers()) {
+            true => Self::ask_to_upgrade(service, request),
+            false => Asked { future: service.call(request), handshake: None },
+        }
+    }
+
+    #[cold]
+    fn ask_to_upgrade(service: &mut S, mut request: http::Request<Body>) -> Asked<S::Future> {
         let handshake = offer(&mut request);
         Asked { future: service.call(request), handshake }
     }

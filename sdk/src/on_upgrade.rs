@@ -44,11 +44,8 @@ type Connection = Pin<Box<dyn Stream>>;
 /// How long a client has to answer the goodbye that is said for the application.
 const GOODBYE: Duration = Duration::from_secs(3);
 
-/// Puts an `OnUpgrade` into a request that asks for an upgrade.
+/// Puts an `OnUpgrade` into a request, which asks for an upgrade.
 pub(crate) fn offer(request: &mut http::Request<Body>) -> Option<Box<Handshake>> {
-    if !upgrade::asks(request.version(), request.headers()) {
-        return None;
-    }
     let (go, told) = oneshot::channel::<()>();
     let (told, found) = (Mutex::new(Some(told)), Arc::new(Mutex::new(None::<OnUpgrade>)));
     let service = {

@@ -120,16 +120,19 @@ impl Crossed {
     }
 
     #[inline]
-    fn with(self, uri: Uri, headers: HeaderMap, extensions: Extensions) -> http::Request<Body> {
+    fn with(self, uri: Uri, headers: HeaderMap, mut extensions: Extensions) -> http::Request<Body> {
         let Self { method, version, body, facts } = self;
+        if extensions.is_empty() {
+            extensions = room();
+        }
+        extensions.insert(ContainerInfo::new(facts));
         let mut request = http::Request::new(body);
         *request.method_mut() = method;
         *request.version_mut() = version;
         // What was there holds nothing: it needs not be looked through.
         std::mem::forget(std::mem::replace(request.uri_mut(), uri));
         std::mem::forget(std::mem::replace(request.headers_mut(), headers));
-        *request.extensions_mut() = if extensions.is_empty() { room() } else { extensions };
-        request.extensions_mut().insert(ContainerInfo::new(facts));
+        std::mem::forget(std::mem::replace(request.extensions_mut(), extensions));
         request
     }
 }

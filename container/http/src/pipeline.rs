@@ -169,21 +169,21 @@ impl Pipeline {
         dispatched.unwrap_or_else(|_| State::answered(self.panicked("the dispatch to the endpoint", id)))
     }
 
-    /// Ends to answer a request: its response is there.
-    fn finish(mut response: Response<Body>, mut tail: Box<Tail>) -> Response<ResponseBody> {
-        let Tail { common, asked, id, received, record, mapped, status, began, stream, .. } = &mut *tail;
+    /// Ends to answer a request: its response is there. Tells whether its content is sent.
+    fn finish(response: &mut Response<Body>, tail: &mut Tail) -> bool {
+        let Tail { common, asked, id, received, record, mapped, status, began, stream, .. } = tail;
         let this = &*common.worker.pipeline;
         // 7. The response is made one that can be sent.
         if let Some(progress) = received {
-            this.blame_client(&mut response, progress, asked, id);
+            this.blame_client(response, progress, asked, id);
         }
         if let (Some(user), Some(record)) = (response.extensions_mut().remove::<Authenticated>(), &mut *record) {
             record.user = Some(user.user);
         }
-        response::finish(&mut response, asked, id, stream.is_some());
+        response::finish(response, asked, id, stream.is_some());
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if asked.chunked && !this.limits.keep_alive_after_chunked && !upgraded {
-            response::close(&mut response);
+            response::close(response);
         }
         *status = response.status().as_u16();
         if upgraded && let Some(link) = &asked.upgrade {
@@ -193,9 +193,7 @@ impl Pipeline {
             *response.body_mut() = Body::empty();
             link.switch(Switched { began: *began, app, record, access: this.access.clone() });
         }
-        // 8. The tail goes with the body: the request ends when its last byte is handed to the socket.
-        let sends = asked.method != http::Method::HEAD && response.status() != StatusCode::NOT_MODIFIED;
-        response.map(|body| ResponseBody::new(body, tail, sends))
+        asked.method != http::Method::HEAD && response.status() != StatusCode::NOT_MODIFIED
     }
 
     fn panicked(&self, what: &str, id: &str) -> Response<Body> {
@@ -387,7 +385,7 @@ impl Future for Answering {
             }
             State::Done => {}
         }
-        let Some(mut response) = answer else { return Poll::Pending };
+        let Some(response) = &mut answer else { return Poll::Pending };
         let Some(mut tail) = this.tail.take() else { return Poll::Pending };
         let Common { slot, worker, .. } = &*tail.common;
         if !slot.http2 {
@@ -398,13 +396,16 @@ impl Future for Answering {
             mapped.app.give_back();
         }
         if tail.last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            response::close(&mut response);
+            response::close(response);
         }
         if let Some(protect) = &worker.pipeline.protect {
-            protect.complete(&mut response, tail.secure);
+            protect.complete(response, tail.secure);
         }
         // What is there in one piece is over as soon as it is there.
         tail.answered = after.filter(|_| !response.body().is_stream());
-        Poll::Ready(Ok(Pipeline::finish(response, tail)))
+        let sends = Pipeline::finish(response, &mut tail);
+        let Some(response) = answer else { return Poll::Pending };
+        // 8. The tail goes with the body: the request ends when its last byte is handed to the socket.
+        Poll::Ready(Ok(response.map(|body| ResponseBody::new(body, tail, sends))))
     }
 }

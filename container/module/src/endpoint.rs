@@ -200,28 +200,25 @@ enum Asked {
 }
 
 impl Asked {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Outcome {
-        match std::mem::replace(self, Self::Done) {
-            Self::New(module, instance, request) => {
-                // SAFETY: an instance of this module, started and not stopped: the lease says so.
-                match unsafe { Begun::of(module, instance.0, request, cx) } {
-                    Begun::Answered(outcome) => outcome,
-                    Begun::Later(future) => {
-                        *self = Self::Running(future);
-                        Outcome::Pending
-                    }
-                }
-            }
-            Self::Running(mut future) => {
-                let outcome = future.poll(cx);
-                if let Outcome::Pending = outcome {
-                    *self = Self::Running(future);
-                }
-                outcome
-            }
+    /// What it has come to; `None` where it is to be polled again.
+    #[inline]
+    fn poll(&mut self, cx: &mut Context<'_>) -> Option<Begun> {
+        let begun = match std::mem::replace(self, Self::Done) {
+            // SAFETY: an instance of this module, started and not stopped: the lease says so.
+            Self::New(module, instance, request) => unsafe { Begun::of(module, instance.0, request, cx) },
+            Self::Running(mut future) => match future.poll(cx) {
+                Outcome::Pending => Begun::Later(future),
+                Outcome::Ready(response) => Begun::Answered(response),
+                Outcome::Panicked => Begun::Panicked,
+            },
             // Polled after it was ready, which no caller does.
-            Self::Done => Outcome::Pending,
+            Self::Done => return None,
+        };
+        if let Begun::Later(future) = begun {
+            *self = Self::Running(future);
+            return None;
         }
+        Some(begun)
     }
 }
 
@@ -238,10 +235,7 @@ impl Future for InModule {
                 }
             };
         }
-        let outcome = self.asked.poll(cx);
-        if let Outcome::Pending = outcome {
-            return Poll::Pending;
-        }
+        let Some(begun) = self.asked.poll(cx) else { return Poll::Pending };
         let mut outside = self.outside.take();
         // In most cases the module has let go of the request by now.
         let mut headers = None;
@@ -251,19 +245,20 @@ impl Future for InModule {
                 outside = None;
             }
         }
-        let headers = headers.unwrap_or_else(|| HeaderMap::with_capacity(USUAL_FIELDS));
-        let response = match (outcome, self.lease.take()) {
-            (Outcome::Ready(response), Some(lease)) => {
-                back(lease, response, headers, self.on_upgrade.take(), self.end.take())
-            }
+        let mut response = Response::new(Body::empty());
+        *response.headers_mut() = headers.unwrap_or_else(|| HeaderMap::with_capacity(USUAL_FIELDS));
+        let taken = match begun {
+            Begun::Answered(ffi) => match self.lease.take() {
+                Some(lease) => back(lease, ffi, &mut response, self.on_upgrade.take(), self.end.take()),
+                None => Err("it has no lease".into()),
+            },
             _ => Err("the application panicked".into()),
         };
-        let mut response = response.unwrap_or_else(|what: BoxError| {
+        if let Err(what) = taken {
             tracing::debug!("answered with 500: {what}");
-            let mut response = Response::new(Body::empty());
+            response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            response
-        });
+        }
         let saving = outside.and_then(|outside| outside.commit(response.headers_mut()));
         match saving {
             None => Poll::Ready(response),
@@ -275,17 +270,16 @@ impl Future for InModule {
     }
 }
 
-/// Takes a module's response over. Nothing of the module is held after it but the body, with its lease.
+/// Takes a module's response over, into one that has no fields yet. Nothing of the module is held after it but the body, with its lease.
 ///
 /// The lease comes first among the parameters, so that it is dropped last: letting the response go is a call into the module.
 fn back(
     lease: Lease,
     mut ffi: FfiResponse,
-    mut headers: HeaderMap,
+    response: &mut Response<Body>,
     on_upgrade: Option<OnUpgrade>,
     end: Option<Arc<RequestEnd>>,
-) -> Result<Response<Body>, BoxError> {
-    let mut response = Response::new(Body::empty());
+) -> Result<(), BoxError> {
     *response.status_mut() = StatusCode::from_u16(ffi.status)?;
     let body = ffi.take_body();
     let length = match &body {
@@ -293,6 +287,7 @@ fn back(
         FfiResponseBody::Full(bytes) => bytes.len(),
         _ => 0,
     };
+    let headers = response.headers_mut();
     headers.reserve(ffi.headers().len());
     for (name, value) in ffi.headers() {
         let (name, value) = match name {
@@ -304,7 +299,6 @@ fn back(
         };
         headers.append(name, value);
     }
-    *response.headers_mut() = headers;
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if switching != matches!(body, FfiResponseBody::Upgrade(_)) {
         return Err(
@@ -325,12 +319,14 @@ fn back(
             Body::new(ResponseBody { body, _end: end, lease: lease.held_for(Hold::Body), ended: false })
         }
     };
-    Ok(response)
+    Ok(())
 }
 
 /// Whether the text is this number in decimal.
 fn is_number(text: &[u8], number: usize) -> bool {
-    std::str::from_utf8(text).is_ok_and(|text| text.parse() == Ok(number))
+    let digits = text.iter().map(|byte| char::from(*byte).to_digit(10));
+    let value = digits.reduce(|all, digit| all?.checked_mul(10)?.checked_add(digit?)).flatten();
+    value.is_some_and(|value| value as usize == number)
 }
 
 /// Content types that need no memory to be remembered, nor a reference count for each response.

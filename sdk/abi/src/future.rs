@@ -26,8 +26,10 @@ pub enum Outcome {
 #[repr(u8)]
 #[derive(StableAbi)]
 pub enum Begun {
-    /// All there is: the outcome is not [`Outcome::Pending`].
-    Answered(Outcome),
+    /// Its response.
+    Answered(FfiResponse),
+    /// It panicked; the module has reported the panic through the host's functions.
+    Panicked,
     /// Its answer comes later. This has been polled once.
     Later(FfiFuture),
 }
@@ -43,8 +45,8 @@ impl Begun {
     ) -> Self {
         // SAFETY: the other side lends the waker for the call.
         match contain(|| unsafe { waker::borrow(waker, |waker| begin(&mut Context::from_waker(waker))) }) {
-            None => Self::Answered(Outcome::Panicked),
-            Some(Ok(response)) => Self::Answered(Outcome::Ready(response)),
+            None => Self::Panicked,
+            Some(Ok(response)) => Self::Answered(response),
             Some(Err(future)) => Self::Later(FfiFuture::new(future)),
         }
     }

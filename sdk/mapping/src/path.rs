@@ -119,6 +119,17 @@ struct Scan {
     rebuild: bool,
 }
 
+/// Characters that [`scan`] has nothing to say of, as most are.
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0x21_u8;
+    while byte < 0x7f {
+        plain[byte as usize] = !matches!(byte, b'%' | b';' | b'/' | b'.' | b'\\' | b'#' | b'?');
+        byte += 1;
+    }
+    plain
+};
+
 /// Looks at every byte once and refuses what can be refused by looking at single characters.
 fn scan(bytes: &[u8]) -> Result<Scan, PathError> {
     if bytes.first() != Some(&b'/') {
@@ -126,6 +137,9 @@ fn scan(bytes: &[u8]) -> Result<Scan, PathError> {
     }
     let mut scan = Scan { escapes: false, rebuild: false };
     for (i, &byte) in bytes.iter().enumerate() {
+        if PLAIN[usize::from(byte)] {
+            continue;
+        }
         match byte {
             b'%' => {
                 scan.escapes = true;
