@@ -19,6 +19,10 @@ use crate::pipeline::{self, Common, Pipeline};
 use crate::request_id;
 use crate::worker::{CUT, OPEN, state};
 
+/// So many bytes of an answer are collected for one system call, and of a request's content are read with one, where there are so many. 64 KiB
+/// take a sixth more processor time for a large download, 400 KiB a twentieth less.
+const BUFFERED: usize = 256 * 1024;
+
 /// Serves one HTTP/1 connection to its end.
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
@@ -39,7 +43,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         // The slot times heads: hyper would look for the next one at the end of each request, to start a timer.
         .header_read_timeout(None)
         .max_header_size(limits.header_bytes + limits.target_bytes)
-        .max_buf_size((limits.header_bytes + limits.target_bytes).max(64 * 1024))
+        .max_buf_size((limits.header_bytes + limits.target_bytes).max(BUFFERED))
         .half_close(false)
         .keep_alive(true);
     // 100 is hyper's own limit; any other makes it parse each head on the heap.
