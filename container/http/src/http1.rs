@@ -19,8 +19,8 @@ use crate::pipeline::{self, Common, Pipeline};
 use crate::request_id;
 use crate::worker::{CUT, OPEN, state};
 
-/// So many bytes of an answer are collected for one system call, and of a request's content are read with one, where there are so many. 64 KiB
-/// take a sixth more processor time for a large download, 400 KiB a twentieth less.
+/// So many bytes of an answer are collected for one system call, and of a request's content are read with one, where there are so many. With 64 KiB
+/// a large download took 1.19 times the processor time, with 400 KiB 0.97 times.
 const BUFFERED: usize = 256 * 1024;
 
 /// Serves one HTTP/1 connection to its end.
