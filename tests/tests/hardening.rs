@@ -234,6 +234,16 @@ fn idle_connections_have_more_time_than_heads() {
     let began = Instant::now();
     assert_eq!(client.read("GET").unwrap_err().kind(), ErrorKind::UnexpectedEof);
     assert!(began.elapsed() < Duration::from_secs(9));
+    // As long as content comes in, which nobody reads here, it is not idle, whether there is an answer or not.
+    let mut client = wharf.connect();
+    client.write("POST", "/shop/", &[("Content-Length", "5")], b"he").unwrap();
+    client.read("POST").unwrap();
+    std::thread::sleep(Duration::from_millis(1200));
+    client.write_raw(b"llo").unwrap();
+    assert_eq!(client.get("/shop/").unwrap().text(), "one");
+    let began = Instant::now();
+    assert_eq!(client.read("GET").unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    assert!(began.elapsed() < Duration::from_secs(9));
 }
 
 #[test]
