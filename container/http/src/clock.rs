@@ -29,7 +29,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// What one connection waits for and until when, in milliseconds since its worker's start.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    pub(crate) epoch: Instant,
+    epoch: Instant,
     /// When somebody looked at the clock last: the sweep, or a request that began.
     seen: AtomicU64,
     header_limit: u64,
@@ -413,12 +413,14 @@ mod tests {
         slot.sweep(slot.epoch + Duration::from_secs(seconds))
     }
 
+    /// The answer ends, and is sent.
+    fn over(slot: &Slot) {
+        slot.replied();
+        slot.flushed();
+    }
+
     #[test]
     fn a_new_connection_and_a_head_have_less_time_than_an_idle_connection() {
-        let over = |slot: &Slot| {
-            slot.replied();
-            slot.flushed();
-        };
         let slot = Slot::new(Instant::now(), &limits(), false);
         assert!(!after(&slot, 1) && !after(&slot, 10) && after(&slot, 11), "the first head");
         slot.request(slot.epoch + Duration::from_secs(20));
@@ -453,12 +455,8 @@ mod tests {
             slot.request(slot.epoch);
             Content::begin(&slot)
         };
-        let over = || {
-            slot.replied();
-            slot.flushed();
-        };
         let first = begin();
-        over();
+        over(&slot);
         assert!(slot.is_busy() && !after(&slot, 100), "content comes still");
         drop(first);
         assert!(!slot.is_busy() && !after(&slot, 100) && after(&slot, 160));
@@ -466,7 +464,7 @@ mod tests {
         let third = begin();
         // Whoever reads it looks at its end only now.
         drop(second);
-        over();
+        over(&slot);
         assert!(slot.is_busy());
         drop(third);
         assert!(!slot.is_busy());

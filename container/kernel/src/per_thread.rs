@@ -77,7 +77,7 @@ pub struct Alone<T> {
 impl<T> Alone<T> {
     /// Whether this thread is the only one whose it is.
     #[inline]
-    pub fn is_mine(&self) -> bool {
+    fn is_mine(&self) -> bool {
         known_number() == self.owner
     }
 
