@@ -2,13 +2,14 @@
 
 use std::future::{Future, poll_fn, ready};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{self, Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::StatusCode;
 use pin_project_lite::pin_project;
 use tower_service::Service;
+use try_lock::{Locked, TryLock};
 use wharf_abi::contain;
 
 use crate::application::{Application, BoxFuture, ServletInfo, answer};
@@ -26,22 +27,18 @@ const KEPT: usize = 16;
 pub(crate) struct Mounted<S> {
     first: Mutex<S>,
     /// Clones that nobody uses.
-    idle: Slots<Mutex<Vec<S>>>,
+    idle: Slots<TryLock<Vec<S>>>,
 }
 
 impl<S: Clone> Mounted<S> {
     pub(crate) fn new(service: S) -> Self {
-        Self { first: Mutex::new(service), idle: Slots::new(Mutex::default) }
+        Self { first: Mutex::new(service), idle: Slots::new(|| TryLock::new(Vec::new())) }
     }
 
     /// What this thread keeps; `None` where somebody has it: a service that is being asked and asks this one in turn, or a thread with the
     /// same place.
-    fn idle(&self) -> Option<MutexGuard<'_, Vec<S>>> {
-        match self.idle.local().try_lock() {
-            Ok(idle) => Some(idle),
-            Err(TryLockError::Poisoned(idle)) => Some(idle.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
+    fn idle(&self) -> Option<Locked<'_, Vec<S>>> {
+        self.idle.local().try_lock()
     }
 
     fn another(&self) -> S {
@@ -49,7 +46,7 @@ impl<S: Clone> Mounted<S> {
     }
 }
 
-fn give_back<S>(idle: Option<MutexGuard<'_, Vec<S>>>, service: S) {
+fn give_back<S>(idle: Option<Locked<'_, Vec<S>>>, service: S) {
     if let Some(mut idle) = idle
         && idle.len() < KEPT
     {

@@ -130,7 +130,7 @@ impl Job {
             .map_err(|e| e.to_string())?;
         Ok(Box::new(Exchange {
             session: wharf_kernel::session::SessionSlot::default(),
-            request: Box::new(request),
+            request,
             path: PathElements::new(encoded, &decoded, context, found),
             authority: "localhost".into(),
             connection: Arc::new(Connection::new(None, None, false)),

@@ -39,7 +39,7 @@ fn call(app: &Arc<dyn Launched>, path: &str, user: Option<&str>) -> ResponseFutu
     }
     let path: Arc<str> = target.split('?').next().unwrap().into();
     let exchange = Exchange {
-        request: Box::new(request),
+        request,
         path: PathElements::new(path.clone(), &path, &ContextPath::parse("/app").unwrap(), None),
         authority: "a".into(),
         connection: Arc::new(Connection::new(Some("192.0.2.1:1".parse().unwrap()), None, false)),

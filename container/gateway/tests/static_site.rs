@@ -61,7 +61,7 @@ async fn send(site: &Arc<dyn Launched>, method: &str, path: &str, headers: &[(&s
     let encoded: Arc<str> = target.split('?').next().unwrap().into();
     let exchange = Box::new(Exchange {
         session: wharf_kernel::session::SessionSlot::default(),
-        request: Box::new(request.body(Body::empty()).unwrap()),
+        request: request.body(Body::empty()).unwrap(),
         path: PathElements::new(
             encoded.clone(),
             &encoded.replace("%20", " "),

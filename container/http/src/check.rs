@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 
 use http::header::{EXPECT, HOST, HeaderValue};
-use http::{Method, Request, StatusCode, Version};
-use wharf_kernel::ShortText;
+use http::{Method, StatusCode, Version};
+use wharf_kernel::{Exchange, ShortText};
 use wharf_mapping::parse_host;
 
 use crate::Limits;
@@ -27,26 +27,22 @@ const fn reject(status: StatusCode, detail: &'static str) -> Reject {
     Reject { status, detail, close: true }
 }
 
-/// Whom a request is for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Authority {
-    /// Host and port as sent.
-    pub(crate) text: ShortText,
-    /// Length of the host in it.
-    host: usize,
-}
+/// The length of the host in the authority of a request, which goes on with the port.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct HostLen(usize);
 
-impl Authority {
-    /// The host, without the port.
-    pub(crate) fn host(&self) -> &str {
-        &self.text[..self.host]
+impl HostLen {
+    /// The host of this authority.
+    pub(crate) fn of(self, authority: &str) -> &str {
+        &authority[..self.0]
     }
 }
 
-/// Checks a request and gives the authority it is for: that of an absolute-form target, else the Host header (RFC 9112,
+/// Checks a request and notes the authority it is for: that of an absolute-form target, else the Host header (RFC 9112,
 /// section 3.2); empty for HTTP/1.0 without either. The Host header is made to agree with it.
 #[inline]
-pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits, asked: &Asked) -> Result<Authority, Reject> {
+pub(crate) fn check(exchange: &mut Exchange, limits: &Limits, asked: &Asked) -> Result<HostLen, Reject> {
+    let request = &exchange.request;
     let uri = request.uri();
     let target = uri.path_and_query().map_or(0, |p| p.as_str().len());
     if target > limits.target_bytes {
@@ -67,14 +63,15 @@ pub(crate) fn check<B>(request: &mut Request<B>, limits: &Limits, asked: &Asked)
     if asked.cookies > limits.cookies || asked.cookie_lines > COOKIE_LINES {
         return Err(reject(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many cookies."));
     }
-    let authority = authority(request)?;
+    let host = authority(exchange)?;
+    let request = &exchange.request;
     if asked.expects
         && let Some(expectation) = request.headers().get(EXPECT)
         && !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
         return Err(reject(StatusCode::EXPECTATION_FAILED, ""));
     }
-    Ok(authority)
+    Ok(host)
 }
 
 /// The longest method in the registry has 17 letters (RFC 9110, section 16.1).
@@ -82,8 +79,9 @@ const METHOD_BYTES: usize = 32;
 /// Cookie lines of a request. A browser sends one (RFC 6265, section 5.4); something on the way may have split it.
 const COOKIE_LINES: usize = 16;
 
-fn authority<B>(request: &mut Request<B>) -> Result<Authority, Reject> {
+fn authority(exchange: &mut Exchange) -> Result<HostLen, Reject> {
     let bad = |detail| Err(reject(StatusCode::BAD_REQUEST, detail));
+    let Exchange { request, authority, .. } = exchange;
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -91,14 +89,14 @@ fn authority<B>(request: &mut Request<B>) -> Result<Authority, Reject> {
     }
     let host = match host {
         None if request.version() >= Version::HTTP_11 => return bad("The request has no Host header."),
-        None => None,
-        Some(value) => match parsed(value) {
+        None => HostLen::default(),
+        Some(value) => match parsed(value, authority) {
             None => return bad("The Host header is not valid."),
-            some => some,
+            Some(host) => host,
         },
     };
     let uri = request.uri();
-    let Some(scheme) = uri.scheme() else { return Ok(host.unwrap_or_default()) };
+    let Some(scheme) = uri.scheme() else { return Ok(host) };
     if !matches!(scheme.as_str(), "http" | "https") {
         return bad("The scheme of the request target is neither http nor https.");
     }
@@ -107,36 +105,39 @@ fn authority<B>(request: &mut Request<B>) -> Result<Authority, Reject> {
     }
     let target = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
     let Ok(parsed) = parse_host(target) else { return bad("The host in the request target is not valid.") };
-    let target = Authority { text: target.into(), host: parsed.host.len() };
-    if host.is_none_or(|host| host.text != target.text)
-        && let Ok(value) = HeaderValue::from_str(&target.text)
-    {
-        request.headers_mut().insert(HOST, value);
+    let host = HostLen(parsed.host.len());
+    if *authority != *target {
+        *authority = target.into();
+        if let Ok(value) = HeaderValue::from_str(authority) {
+            request.headers_mut().insert(HOST, value);
+        }
     }
-    Ok(target)
+    Ok(host)
 }
 
 thread_local! {
     /// The last Host header that this thread saw, and what it says: most requests name the same host.
-    static LAST: RefCell<(HeaderValue, Authority)> = RefCell::new((HeaderValue::from_static(""), Authority::default()));
+    static LAST: RefCell<(HeaderValue, ShortText, HostLen)> =
+        RefCell::new((HeaderValue::from_static(""), ShortText::default(), HostLen::default()));
 }
 
-/// A Host header, taken apart.
-fn parsed(value: &HeaderValue) -> Option<Authority> {
-    LAST.with_borrow_mut(|(last, authority)| {
+/// Takes a Host header apart. The authority is noted where it is to be: a text that has just been moved is slow to move again.
+fn parsed(value: &HeaderValue, authority: &mut ShortText) -> Option<HostLen> {
+    LAST.with_borrow_mut(|(last, text, host)| {
         if last.is_empty() || last != value {
-            let text = value.to_str().ok()?;
-            *authority = Authority { text: text.into(), host: parse_host(text).ok()?.host.len() };
+            let said = value.to_str().ok()?;
+            (*text, *host) = (said.into(), HostLen(parse_host(said).ok()?.host.len()));
             // A copy: the value itself would keep all that was read with it.
             *last = HeaderValue::from_bytes(value.as_bytes()).ok()?;
         }
-        Some(authority.clone())
+        authority.clone_from(text);
+        Some(*host)
     })
 }
 
 /// A Host header that says this.
 pub(crate) fn host_value(authority: &str) -> Option<HeaderValue> {
-    LAST.with_borrow(|(last, _)| match last.as_bytes() == authority.as_bytes() {
+    LAST.with_borrow(|(last, ..)| match last.as_bytes() == authority.as_bytes() {
         true => Some(last.clone()),
         false => HeaderValue::from_str(authority).ok(),
     })

@@ -17,6 +17,8 @@ use wharf_kernel::RequestId;
 use crate::Limits;
 
 const NEVER: u64 = u64::MAX;
+/// The limit begins with the first sweep that sees this.
+const UNSEEN: u64 = u64::MAX - 1;
 /// Smaller than any time: the limit has passed.
 const DUE: u64 = 0;
 /// No request has this number: there will be none any more.
@@ -30,8 +32,9 @@ const GOODBYE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Slot {
     epoch: Instant,
-    /// When somebody looked at the clock last: the sweep, or a request that began.
+    /// When somebody looked at the clock last: the sweep, or an HTTP/2 request that began.
     seen: AtomicU64,
+    answer_limit: u64,
     header_limit: u64,
     idle_limit: u64,
     send_limit: u64,
@@ -91,6 +94,7 @@ impl Slot {
         Self {
             epoch,
             seen: AtomicU64::new(millis(epoch.elapsed())),
+            answer_limit: millis(limits.response_timeout),
             header_limit: millis(limits.header_timeout),
             idle_limit: millis(limits.keep_alive),
             send_limit: millis(limits.send_timeout),
@@ -171,10 +175,14 @@ impl Slot {
                 due = true;
             }
         }
-        if self.answer.load(Relaxed) <= now {
-            self.answer.store(NEVER, Relaxed);
-            self.late.store(true, Relaxed);
-            due = true;
+        match self.answer.load(Relaxed) {
+            UNSEEN => self.answer.store(now.saturating_add(self.answer_limit), Relaxed),
+            answer if answer <= now => {
+                self.answer.store(NEVER, Relaxed);
+                self.late.store(true, Relaxed);
+                due = true;
+            }
+            _ => {}
         }
         if self.send.load(Relaxed) <= now || self.pull.load(Relaxed) <= now {
             self.cut.store(true, Relaxed);
@@ -198,7 +206,9 @@ impl Slot {
     /// A request has begun at this time, its head is there; gives how many that makes.
     pub(crate) fn request(&self, began: Instant) -> u32 {
         self.head.store(NEVER, Relaxed);
-        self.seen.store(millis(began.saturating_duration_since(self.epoch)), Relaxed);
+        if self.http2 {
+            self.seen.store(millis(began.saturating_duration_since(self.epoch)), Relaxed);
+        }
         self.begun.store(false, Relaxed);
         self.over.store(false, Relaxed);
         let nth = self.requests.load(Relaxed).wrapping_add(1);
@@ -226,8 +236,8 @@ impl Slot {
     }
 
     /// The application is waited for.
-    pub(crate) fn await_answer(&self, limit: Duration) {
-        self.answer.store(self.about(millis(limit)), Relaxed);
+    pub(crate) fn await_answer(&self) {
+        self.answer.store(UNSEEN, Relaxed);
     }
 
     /// The application has answered.
@@ -508,10 +518,12 @@ mod tests {
     fn an_answer_is_late_once() {
         let slot = Slot::new(Instant::now(), &limits(), false);
         slot.request(slot.epoch);
-        slot.await_answer(Duration::from_secs(5));
-        assert!(!after(&slot, 4) && !slot.take_late());
-        assert!(after(&slot, 7) && slot.take_late() && !slot.take_late());
-        slot.await_answer(Duration::from_secs(5));
+        slot.await_answer();
+        assert!(!after(&slot, 1), "its time begins");
+        assert!(!after(&slot, 60) && !slot.take_late());
+        assert!(after(&slot, 61) && slot.take_late() && !slot.take_late());
+        slot.await_answer();
+        assert!(!after(&slot, 70));
         slot.answered();
         assert!(!after(&slot, 100));
     }

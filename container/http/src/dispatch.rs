@@ -7,10 +7,9 @@ use http::header::{ALLOW, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use wharf_kernel::counters::LocalCounts;
 use wharf_kernel::guard::{Asking, Denied, Passage, Passed, Verdict};
-use wharf_kernel::session::SessionSlot;
 use wharf_kernel::{
-    Authenticated, Body, Connection, Exchange, Lease, Lookup, PathElements, Permit, RequestId, ResponseFuture, Route,
-    Routes, ShortText,
+    Authenticated, Body, Connection, Exchange, Lease, Lookup, PathElements, Permit, ResponseFuture, Route, Routes,
+    ShortText,
 };
 use wharf_mapping::{CanonicalPath, canonicalise};
 
@@ -24,9 +23,13 @@ const TRIES: usize = 1000;
 /// What becomes of a request.
 pub(crate) enum Dispatched {
     /// An application answers.
-    Endpoint(ResponseFuture, Mapped),
+    Endpoint(ResponseFuture),
     /// The container answers.
-    Answer(Response<Body>),
+    Answer(Box<Response<Body>>),
+}
+
+fn answer(response: Response<Body>) -> Dispatched {
+    Dispatched::Answer(Box::new(response))
 }
 
 /// What a request was mapped to.
@@ -37,14 +40,14 @@ pub(crate) struct Mapped {
     pub(crate) path: ShortText,
 }
 
-/// Maps a request and hands it to its endpoint.
+/// Maps a request, notes where to, and hands it to its endpoint.
 pub(crate) fn dispatch(
     routes: &Routes,
-    request: Box<Request<Body>>,
-    authority: check::Authority,
-    connection: &Arc<Connection>,
-    id: &RequestId,
+    mut exchange: Box<Exchange>,
+    host: check::HostLen,
+    mapped: &mut Option<Mapped>,
 ) -> Dispatched {
+    let Exchange { request, authority, connection, id, .. } = &*exchange;
     let page = |status, detail: &str| error_page::render(status, detail, id, request.headers());
     if request.uri().path() == "*" {
         let mut response = Response::new(Body::empty());
@@ -52,48 +55,48 @@ pub(crate) fn dispatch(
             response = page(StatusCode::BAD_REQUEST, "");
         }
         response.headers_mut().insert(ALLOW, check::ALLOW);
-        return Dispatched::Answer(response);
+        return answer(response);
     }
     // An absolute-form target without a path has the path "/" already.
     let path = match canonicalise(request.uri().path()) {
         Ok(path) => path,
-        Err(error) => return Dispatched::Answer(page(StatusCode::BAD_REQUEST, &format!("Refused: {error}."))),
+        Err(error) => return answer(page(StatusCode::BAD_REQUEST, &format!("Refused: {error}."))),
     };
-    let host = authority.host();
+    let host = host.of(authority);
     for _ in 0..TRIES {
         let table = routes.load();
         let route = match table.find(host, &path.decoded) {
-            Lookup::Found(route, versions) => pinned(versions, route, &request),
+            Lookup::Found(route, versions) => pinned(versions, route, request),
             Lookup::Suspended(_) => {
                 let mut response = page(StatusCode::SERVICE_UNAVAILABLE, "");
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
-                return Dispatched::Answer(response);
+                return answer(response);
             }
             Lookup::Missing if table.routes().is_empty() => {
-                return Dispatched::Answer(page(
+                return answer(page(
                     StatusCode::NOT_FOUND,
                     "No application is deployed yet. Copy a module (shop.so) or a folder with an app.toml into the deploy \
                      directory, or run: wharf deploy FILE. It is served as soon as it is there.",
                 ));
             }
-            Lookup::Missing => return Dispatched::Answer(page(StatusCode::NOT_FOUND, "")),
+            Lookup::Missing => return answer(page(StatusCode::NOT_FOUND, "")),
         };
-        if let Some(response) = root_redirect(route, &path, &request) {
-            return Dispatched::Answer(response);
+        if let Some(response) = root_redirect(route, &path, request) {
+            return answer(response);
         }
-        let verdict = guard(route, &path, &authority, connection, &request);
+        let verdict = guard(route, &path, authority, connection, request);
         if let Some(Verdict::Refuse(denied)) = verdict {
-            return Dispatched::Answer(refusal(denied, id, request.headers()));
+            return answer(refusal(denied, id, request.headers()));
         }
         let Some(elements) = elements(route, &path) else {
             return match verdict {
-                None | Some(Verdict::Pass(_)) => Dispatched::Answer(page(StatusCode::NOT_FOUND, "")),
+                None | Some(Verdict::Pass(_)) => answer(page(StatusCode::NOT_FOUND, "")),
                 // The guard has paths of its own, such as where a login page sends its form.
                 Some(verdict) => {
-                    let counters = route.counters.local().clone();
+                    let counters = route.counters.local();
                     counters.begin();
-                    let mapped = Mapped { app: Permit::none(counters), path: path.encoded.into() };
-                    Dispatched::Endpoint(Box::pin(settle_nowhere(verdict, request, id.clone())), mapped)
+                    *mapped = Some(Mapped { app: Permit::none(counters), path: path.encoded.into() });
+                    Dispatched::Endpoint(Box::pin(settle_nowhere(verdict, exchange)))
                 }
             };
         };
@@ -101,19 +104,7 @@ pub(crate) fn dispatch(
         let counters = route.counters.local();
         counters.begin();
         let path = elements.encoded().clone();
-        // Made after the box, it needs not be moved there.
-        let place = Box::new_uninit();
-        let exchange = Box::write(
-            place,
-            Exchange {
-                path: elements,
-                authority: authority.text,
-                connection: connection.clone(),
-                id: id.clone(),
-                request,
-                session: SessionSlot::default(),
-            },
-        );
+        exchange.path = elements;
         let admitted = match verdict {
             None => admit(route, counters, exchange, lease),
             Some(Verdict::Pass(passed)) => pass(route, counters, exchange, lease, passed),
@@ -124,18 +115,19 @@ pub(crate) fn dispatch(
         };
         let (future, app) = match admitted {
             Admitted::Now(future, permit) => (future, permit),
-            Admitted::Later(future) => (future, Permit::none(counters.clone())),
+            Admitted::Later(future) => (future, Permit::none(counters)),
         };
-        return Dispatched::Endpoint(future, Mapped { app, path });
+        *mapped = Some(Mapped { app, path });
+        return Dispatched::Endpoint(future);
     }
-    Dispatched::Answer(page(StatusCode::SERVICE_UNAVAILABLE, ""))
+    answer(page(StatusCode::SERVICE_UNAVAILABLE, ""))
 }
 
 /// What the application's constraints say of a request; `None` where it has none. The path is the one that chooses the servlet.
 fn guard(
     route: &Route,
     path: &CanonicalPath<'_>,
-    authority: &check::Authority,
+    authority: &str,
     connection: &Connection,
     request: &Request<Body>,
 ) -> Option<Verdict> {
@@ -146,7 +138,7 @@ fn guard(
         path: if inside.is_empty() { "/" } else { inside },
         uri: request.uri(),
         headers: request.headers(),
-        authority: &authority.text,
+        authority,
         connection,
     }))
 }
@@ -194,10 +186,10 @@ async fn settle(
 }
 
 /// The same where no servlet takes the path.
-async fn settle_nowhere(verdict: Verdict, mut request: Box<Request<Body>>, id: RequestId) -> Response<Body> {
-    let decided = decide(verdict, request.body_mut()).await;
+async fn settle_nowhere(verdict: Verdict, mut exchange: Box<Exchange>) -> Response<Body> {
+    let decided = decide(verdict, exchange.request.body_mut()).await;
     let denied = decided.err().unwrap_or_else(|| Denied::new(StatusCode::NOT_FOUND));
-    refusal(denied, &id, request.headers())
+    refusal(denied, &exchange.id, exchange.request.headers())
 }
 
 /// Waits until the guard has decided; where it answers itself, it gets the content.

@@ -16,8 +16,10 @@ use hyper::body::Incoming;
 use tokio::time::Instant as At;
 use wharf_kernel::challenges::Challenges;
 use wharf_kernel::counters::LocalCounts;
+use wharf_kernel::session::SessionSlot;
 use wharf_kernel::{
-    AccessRecord, AccessSink, Authenticated, Body, Connection, RequestId, ResponseFuture, Routes, ServerCounters,
+    AccessRecord, AccessSink, Authenticated, Body, Connection, Exchange, PathElements, RequestId, ResponseFuture,
+    Routes, ServerCounters, ShortText,
 };
 use wharf_worker::Timer;
 
@@ -99,13 +101,13 @@ impl Pipeline {
     fn dispatch(&self, connection: &Arc<Connection>, request: Request<Incoming>, tail: &mut Tail) -> State {
         let Tail { common, asked, id, mapped, received, record, .. } = tail;
         let (Common { worker, slot, .. }, id) = (&**common, &*id);
-        let (mut request, incoming) = split(request);
+        let (mut exchange, incoming) = exchange(request, connection, id);
 
         // 2. What no application should have to look at: Host, target, method, expectation.
-        let authority = match check::check(&mut request, &self.limits, asked) {
-            Ok(authority) => authority,
+        let host = match check::check(&mut exchange, &self.limits, asked) {
+            Ok(host) => host,
             Err(reject) => {
-                let mut response = error_page::render(reject.status, reject.detail, id, request.headers());
+                let mut response = error_page::render(reject.status, reject.detail, id, exchange.request.headers());
                 if reject.status == StatusCode::METHOD_NOT_ALLOWED {
                     response.headers_mut().insert(ALLOW, check::ALLOW);
                 }
@@ -119,17 +121,18 @@ impl Pipeline {
             }
         };
         if let Some(record) = record {
-            record.host = (*authority.text).into();
+            record.host = (*exchange.authority).into();
         }
 
-        if let Some(answer) = self.challenges.as_ref().and_then(|open| open.answer(request.uri().path())) {
+        if let Some(answer) = self.challenges.as_ref().and_then(|open| open.answer(exchange.request.uri().path())) {
             return State::answered(Response::new(Body::from(answer)));
         }
 
         if let Some(incoming) = incoming {
             // 3. A body that says it is too large is refused before the application hears of it.
             if incoming.size_hint().lower() > self.limits.body_bytes {
-                let mut response = error_page::render(StatusCode::PAYLOAD_TOO_LARGE, "", id, request.headers());
+                let headers = exchange.request.headers();
+                let mut response = error_page::render(StatusCode::PAYLOAD_TOO_LARGE, "", id, headers);
                 response::close(&mut response);
                 Rest::new(&self.limits, slot).drain(incoming);
                 return State::answered(response);
@@ -137,34 +140,35 @@ impl Pipeline {
             // 4. The body is capped, however it is framed.
             let progress = Arc::new(Progress::default());
             *received = Some(progress.clone());
-            *request.body_mut() = Body::new(RequestBody::new(incoming, worker, progress, slot));
+            *exchange.request.body_mut() = Body::new(RequestBody::new(incoming, worker, progress, slot));
         }
 
         // 5. What is configured to be refused: addresses, rates, hosts, plain requests, other sites.
         if let Some(protect) = &self.protect
-            && let Some(response) = protect.refuse(&request, &authority, connection, id)
+            && let Some(response) = protect.refuse(&exchange.request, host.of(&exchange.authority), connection, id)
         {
             return State::answered(response);
         }
 
         // 6. The application. From here on nothing it does can keep the rest from happening.
-        let call = |request| match dispatch(&self.routes, request, authority, connection, id) {
-            Dispatched::Answer(response) => State::answered(response),
-            Dispatched::Endpoint(future, to) => {
-                *mapped = Some(to);
-                State::Running(future)
-            }
+        let mut call = |exchange| match dispatch(&self.routes, exchange, host, mapped) {
+            Dispatched::Answer(response) => State::Answered(response),
+            Dispatched::Endpoint(future) => State::Running(future),
         };
         let dispatched = catch_unwind(AssertUnwindSafe(|| match &self.protect {
-            Some(protect) if protect.wraps(&request) => {
-                let wrapped = protect.wrap(*request, |request| match call(Box::new(request)) {
-                    State::Running(future) => future,
-                    State::Answered(response) => Box::pin(std::future::ready(*response)),
-                    State::Done => Box::pin(std::future::pending()),
+            Some(protect) if protect.wraps(&exchange.request) => {
+                let request = std::mem::take(&mut exchange.request);
+                let wrapped = protect.wrap(request, |request| {
+                    exchange.request = request;
+                    match call(exchange) {
+                        State::Running(future) => future,
+                        State::Answered(response) => Box::pin(std::future::ready(*response)),
+                        State::Done => Box::pin(std::future::pending()),
+                    }
                 });
                 State::Running(wrapped)
             }
-            _ => call(request),
+            _ => call(exchange),
         }));
         dispatched.unwrap_or_else(|_| State::answered(self.panicked("the dispatch to the endpoint", id)))
     }
@@ -236,13 +240,25 @@ pub(crate) fn write_refused(pipeline: &Pipeline, connection: &Connection, status
     }
 }
 
-/// Takes the body out, if there is one.
-fn split(request: Request<Incoming>) -> (Box<Request<Body>>, Option<Incoming>) {
+/// A request that is not mapped yet, and its content, if there is any.
+fn exchange(
+    request: Request<Incoming>,
+    connection: &Arc<Connection>,
+    id: &RequestId,
+) -> (Box<Exchange>, Option<Incoming>) {
     // Made after the box, it needs not be moved there.
     let place = Box::new_uninit();
     let (head, incoming) = request.into_parts();
     let incoming = (!incoming.is_end_stream()).then_some(incoming);
-    (Box::write(place, Request::from_parts(head, Body::empty())), incoming)
+    let exchange = Exchange {
+        request: Request::from_parts(head, Body::empty()),
+        path: PathElements::default(),
+        authority: ShortText::default(),
+        connection: connection.clone(),
+        id: id.clone(),
+        session: SessionSlot::default(),
+    };
+    (Box::write(place, exchange), incoming)
 }
 
 fn record<B>(request: &Request<B>, connection: &Connection, id: &RequestId) -> AccessRecord {
@@ -282,7 +298,7 @@ impl Patience {
             if slot.http2 {
                 this.limit = Some(limit);
             } else {
-                slot.await_answer(limit);
+                slot.await_answer();
             }
         }
         this
@@ -309,7 +325,7 @@ impl Patience {
             }
             match &mut self.timer {
                 Some(timer) => timer.reset(At::now() + limit),
-                None => slot.await_answer(limit),
+                None => slot.await_answer(),
             }
         }
     }

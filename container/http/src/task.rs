@@ -8,8 +8,10 @@
 use std::cell::OnceCell;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+
+use try_lock::TryLock;
 
 use crate::berth::Berth;
 use crate::watch::{self, Seen};
@@ -78,8 +80,8 @@ pub(crate) struct Work {
 pub(crate) struct Task {
     worker: Arc<Shared>,
     key: usize,
-    /// Locked while it is polled. `None` once it has ended, or is another worker's.
-    future: Mutex<Option<Boxed>>,
+    /// Locked while it is polled, and while another worker takes it. `None` once it has ended, or is another worker's.
+    future: TryLock<Option<Boxed>>,
     berth: Option<Arc<Berth>>,
 }
 
@@ -90,7 +92,7 @@ impl Task {
         let task = {
             let mut all = worker.tasks();
             let place = all.vacant_entry();
-            let task = Task { worker: worker.clone(), key: place.key(), future: Mutex::new(Some(future)), berth };
+            let task = Task { worker: worker.clone(), key: place.key(), future: TryLock::new(Some(future)), berth };
             let task = Arc::new(task);
             place.insert(Arc::downgrade(&task));
             task
@@ -98,13 +100,9 @@ impl Task {
         tokio::spawn(Shell { task, polled: false });
     }
 
-    fn future(&self) -> MutexGuard<'_, Option<Boxed>> {
-        self.future.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes out what it does, unless it is polled.
     fn take(&self) -> Option<Work> {
-        let future = self.future.try_lock().ok()?.take()?;
+        let future = self.future.try_lock()?.take()?;
         Some(Work { future, berth: self.berth.clone() })
     }
 }
@@ -133,7 +131,8 @@ impl Future for Shell {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let first = !std::mem::replace(&mut self.polled, true);
-        let mut future = self.task.future();
+        // Where it is locked it is just being taken.
+        let Some(mut future) = self.task.future.try_lock() else { return Poll::Ready(()) };
         let Some(running) = &mut *future else { return Poll::Ready(()) };
         if first && let Some(berth) = &self.task.berth {
             berth.wakes(cx.waker());

@@ -1,13 +1,15 @@
 //! What is counted for each application. The counters outlive a generation: a redeploy goes on with the same ones.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::thread::LocalKey;
 use std::time::Duration;
 
 use crate::AppId;
 use crate::cpu::nanos;
 use crate::fairness::Fairness;
-use crate::per_thread::{Alone, Count, PerThread};
+use crate::per_thread::{Alone, Count, Kept, PerThread};
 
 /// Upper bounds of the duration histogram, in seconds.
 pub const DURATION_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
@@ -47,7 +49,14 @@ pub struct Counts {
     buckets: [Count; 13],
 }
 
-/// One thread's [`Counts`]: to be cloned for each request.
+impl Kept for Counts {
+    fn place() -> &'static LocalKey<Cell<Option<LocalCounts>>> {
+        thread_local!(static PLACE: Cell<Option<LocalCounts>> = const { Cell::new(None) });
+        &PLACE
+    }
+}
+
+/// One thread's [`Counts`].
 pub type LocalCounts = Arc<Alone<Counts>>;
 
 impl Counts {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use wharf_mapping::Match;
 
 use crate::session::SessionSlot;
-use crate::{Body, ContextPath, Lease, Version};
+use crate::{Body, ContextPath, Lease, ShortText, Version};
 
 /// Facts about a connection, shared by all its requests.
 #[derive(Debug, Clone)]
@@ -104,11 +104,11 @@ impl Connection {
 }
 
 /// The path of a request, canonical and taken apart as in Servlet 6.1, section 3.5.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct PathElements {
     encoded: ShortText,
     /// `None` where nothing was encoded.
-    decoded: Option<ShortText>,
+    decoded: Option<Box<str>>,
     /// Length of the context path.
     context: usize,
     /// End of the servlet path in the decoded path.
@@ -126,7 +126,7 @@ impl PathElements {
         let context = context.as_str().len();
         let (servlet, pattern, end, has_path_info) =
             found.map_or((0, 0, 0, true), |f| (f.servlet, f.pattern, f.servlet_path_len, f.has_path_info));
-        let decoded = (decoded != encoded).then(|| decoded.into());
+        let decoded = (encoded != *decoded).then(|| decoded.into());
         Self { encoded, decoded, context, servlet_end: context + end, has_path_info, servlet, pattern }
     }
 
@@ -143,7 +143,7 @@ impl PathElements {
 
     /// Canonical path, percent-decoded: what was mapped.
     pub fn decoded(&self) -> &str {
-        self.decoded.as_ref().unwrap_or(&self.encoded)
+        self.decoded.as_deref().unwrap_or(&self.encoded)
     }
 
     /// The context path that won.
@@ -210,17 +210,14 @@ impl Authenticated {
     }
 }
 
-/// A text that stands in place where it has at most 23 bytes: a copy costs neither memory nor a reference count then.
-pub type ShortText = smol_str::SmolStr;
-
 /// The id of a request. Those of the container are short.
 pub type RequestId = ShortText;
 
-/// One request on its way to an endpoint.
+/// One request on its way to an endpoint. It is handed through much, and is large: it is boxed from the start.
 pub struct Exchange {
-    /// The request as it came, target included. Boxed, for it is handed through much before it is answered, and is large.
-    pub request: Box<http::Request<Body>>,
-    /// Its path, mapped.
+    /// The request as it came, target included.
+    pub request: http::Request<Body>,
+    /// Its path, mapped; empty before that.
     pub path: PathElements,
     /// Host the client asked for, with the port if given: from the absolute-form target, else from the Host header.
     pub authority: ShortText,

@@ -16,8 +16,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::counters::{AppCounters, LocalCounts};
+use crate::counters::{AppCounters, Counts, LocalCounts};
 use crate::cpu::Cpu;
+use crate::per_thread::InHand;
 
 /// How many permits a thread takes at once from those that lie nowhere.
 const BATCH: i64 = 8;
@@ -237,7 +238,7 @@ impl AppCounters {
     pub fn try_admit(&self) -> Option<Permit> {
         let local = self.local();
         let got = take(&local.free, 1) == 1 || self.fetch();
-        got.then(|| Permit::new(local.clone()))
+        got.then(|| Permit::new(local))
     }
 
     /// Gets a permit from elsewhere for this thread.
@@ -269,7 +270,7 @@ impl AppCounters {
         };
         // One that was given back before this was seen to wait.
         if self.fetch() {
-            drop(Permit::new(self.local().clone()));
+            drop(Permit::new(self.local()));
         }
         Some(Queued { counters: self.clone(), key: Some(key) })
     }
@@ -278,7 +279,7 @@ impl AppCounters {
 /// Allows one request to be answered. The next one may when it is given back, or dropped.
 #[derive(Debug)]
 pub struct Permit {
-    counts: LocalCounts,
+    counts: InHand<Counts>,
     held: bool,
 }
 
@@ -292,13 +293,13 @@ impl std::ops::Deref for Permit {
 }
 
 impl Permit {
-    fn new(counts: LocalCounts) -> Self {
-        Self { counts, held: true }
+    fn new(counts: &LocalCounts) -> Self {
+        Self { counts: InHand::of(counts), held: true }
     }
 
     /// Names where a request is counted that holds no permit: its turn is still to come, or it needs none.
-    pub fn none(counts: LocalCounts) -> Self {
-        Self { counts, held: false }
+    pub fn none(counts: &LocalCounts) -> Self {
+        Self { counts: InHand::of(counts), held: false }
     }
 
     /// Gives it back, where it has not been given back yet.
@@ -358,7 +359,7 @@ impl Future for Queued {
             queue.granted.swap_remove(at);
         }
         self.key = None;
-        Poll::Ready(Permit::new(self.counters.local().clone()))
+        Poll::Ready(Permit::new(self.counters.local()))
     }
 }
 
@@ -375,7 +376,7 @@ impl Drop for Queued {
         queue.granted.retain(|k| *k != key);
         drop(queue);
         // It had been given one just before.
-        drop(Permit::new(self.counters.local().clone()));
+        drop(Permit::new(self.counters.local()));
     }
 }
 

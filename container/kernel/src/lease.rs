@@ -1,11 +1,13 @@
 //! The lease: what a request in flight holds on a generation, and the gate that hands leases out.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread::LocalKey;
 
 use crate::drain::{Drain, Phase, Reached};
-use crate::per_thread::{Alone, PerThread, WeakPerThread};
+use crate::per_thread::{Alone, InHand, Kept, PerThread, WeakPerThread};
 
 /// What a lease is held for, so that a report can say what keeps a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,13 @@ struct Slot {
     state: Arc<State>,
 }
 
+impl Kept for Slot {
+    fn place() -> &'static LocalKey<Cell<Option<Arc<Alone<Self>>>>> {
+        thread_local!(static PLACE: Cell<Option<Arc<Alone<Slot>>>> = const { Cell::new(None) });
+        &PLACE
+    }
+}
+
 struct State {
     closed: AtomicBool,
     drain: Arc<Drain>,
@@ -79,7 +88,7 @@ impl Gate {
         let slot = self.slots.local();
         // First counted, then looked: whoever closes the gate sees the count, or this sees the gate closed.
         slot.held.fetch_add(one(Hold::Request), Ordering::SeqCst);
-        let lease = Lease { slot: Some(slot.clone()), kind: Hold::Request };
+        let lease = Lease { slot: Some(InHand::of(slot)), kind: Hold::Request };
         // Dropped, and so given back, where the gate is closed.
         (!self.state.closed.load(Ordering::SeqCst)).then_some(lease)
     }
@@ -127,7 +136,7 @@ impl fmt::Debug for Gate {
 
 /// Keeps a generation alive. Given back on drop.
 pub struct Lease {
-    slot: Option<Arc<Alone<Slot>>>,
+    slot: Option<InHand<Slot>>,
     kind: Hold,
 }
 
@@ -154,7 +163,7 @@ impl Lease {
         if let Some(slot) = &self.slot {
             slot.held.fetch_add(one(kind), Ordering::SeqCst);
         }
-        Self { slot: self.slot.clone(), kind }
+        Self { slot: self.slot.as_deref().map(InHand::of), kind }
     }
 }
 
@@ -172,7 +181,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let Some(slot) = &self.slot else { return };
-        let slot = &***slot;
+        let slot = &****slot;
         slot.held.fetch_sub(one(self.kind), Ordering::SeqCst);
         if slot.state.closed.load(Ordering::SeqCst)
             // Without a gate there is nobody to be told.

@@ -24,6 +24,7 @@ pub mod resource;
 pub mod routes;
 pub mod session;
 pub mod settings;
+mod short_text;
 pub mod toml_error;
 pub mod workers;
 
@@ -32,10 +33,9 @@ pub use app::{AppId, ContextPath, Version};
 pub use body::{Body, BoxError};
 pub use counters::{AppCounters, ServerCounters};
 pub use drain::{Phase, Reached};
-pub use endpoint::{
-    Authenticated, Connection, Endpoint, Exchange, PathElements, RequestId, ResponseFuture, ShortText, TlsFacts,
-};
+pub use endpoint::{Authenticated, Connection, Endpoint, Exchange, PathElements, RequestId, ResponseFuture, TlsFacts};
 pub use fairness::{Fairness, Permit, Rejection, Share};
 pub use lease::{Gate, Hold, Lease};
 pub use refusal::{Refusal, Stage};
 pub use routes::{HostSpec, Lookup, Route, RouteError, RouteTable, Routes};
+pub use short_text::ShortText;

@@ -5,6 +5,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
+use std::thread::LocalKey;
 
 /// The number of all threads that have none of their own. Those below belong to one living thread each.
 pub const SHARED: usize = 63;
@@ -156,6 +157,44 @@ impl<T> PerThread<T> {
     }
 }
 
+/// A thread's own value in the hands of a request. When it is let go, the thread keeps it for its next request, if that wants the same one: it
+/// is handed on then without a step of its reference count.
+#[derive(Debug)]
+pub struct InHand<T: Kept>(Option<Arc<Alone<T>>>);
+
+/// What a thread keeps one of.
+pub trait Kept: Sized + 'static {
+    /// Where.
+    fn place() -> &'static LocalKey<Cell<Option<Arc<Alone<Self>>>>>;
+}
+
+impl<T: Kept> InHand<T> {
+    /// This value.
+    #[inline]
+    pub fn of(value: &Arc<Alone<T>>) -> Self {
+        let kept = T::place().try_with(Cell::take).ok().flatten();
+        Self(Some(kept.filter(|kept| Arc::ptr_eq(kept, value)).unwrap_or_else(|| value.clone())))
+    }
+}
+
+impl<T: Kept> std::ops::Deref for InHand<T> {
+    type Target = Arc<Alone<T>>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<Alone<T>> {
+        self.0.as_ref().expect("there until it is dropped")
+    }
+}
+
+impl<T: Kept> Drop for InHand<T> {
+    #[inline]
+    fn drop(&mut self) {
+        let last = self.0.take();
+        // Where the thread is ending it goes with the closure.
+        let _ = T::place().try_with(|place| place.set(last));
+    }
+}
+
 /// A [`PerThread`] that does not keep its values.
 #[derive(Debug, Clone)]
 pub struct WeakPerThread<T>(Weak<[Arc<Alone<T>>]>);
@@ -197,6 +236,35 @@ mod tests {
             (0..1000).for_each(|_| mine.add(|count| count, 1));
         });
         assert_eq!(counts.sum(|count| count), (SHARED as u64 + 10) * 1000 + 1000);
+    }
+
+    #[derive(Debug)]
+    struct Some1;
+
+    impl Kept for Some1 {
+        fn place() -> &'static LocalKey<Cell<Option<Arc<Alone<Self>>>>> {
+            thread_local!(static PLACE: Cell<Option<Arc<Alone<Some1>>>> = const { Cell::new(None) });
+            &PLACE
+        }
+    }
+
+    #[test]
+    fn a_thread_keeps_the_last_value_for_the_next_request() {
+        let (first, second) = (PerThread::new(|| Some1), PerThread::new(|| Some1));
+        let (first, second) = (first.local(), second.local());
+        let counts = || (Arc::strong_count(first), Arc::strong_count(second));
+        let (a, b) = (InHand::of(first), InHand::of(first));
+        assert_eq!(counts(), (3, 1));
+        drop(a);
+        assert_eq!(counts(), (3, 1), "kept");
+        let a = InHand::of(first);
+        assert_eq!(counts(), (3, 1), "and handed on");
+        drop((a, b));
+        assert_eq!(counts(), (2, 1), "one is kept");
+        std::thread::scope(|scope| scope.spawn(|| drop(InHand::of(first))).join()).unwrap();
+        assert_eq!(counts(), (2, 1), "no thread keeps one longer than it lives");
+        drop(InHand::of(second));
+        assert_eq!(counts(), (1, 2));
     }
 
     #[test]

@@ -62,9 +62,7 @@ impl Pool {
                 let peer: SocketAddr = "127.0.0.1:9".parse().unwrap();
                 let exchange = Box::new(Exchange {
                     session: wharf_kernel::session::SessionSlot::default(),
-                    request: Box::new(
-                        http::Request::get(path.as_str()).header("x-test", "1").body(Body::empty()).unwrap(),
-                    ),
+                    request: http::Request::get(path.as_str()).header("x-test", "1").body(Body::empty()).unwrap(),
                     path: PathElements::new(path.as_str(), &path, &ContextPath::root(), Some(found)),
                     authority: "localhost".into(),
                     connection: Arc::new(Connection::new(Some(peer), Some(peer), false)),

@@ -4,7 +4,8 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::net::{SendFlags, send};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use wharf_kernel::workers::OfWorker;
 
@@ -12,11 +13,22 @@ use wharf_kernel::workers::OfWorker;
 pub trait Movable: AsyncRead + AsyncWrite + Unpin + Sized {
     /// The same socket in the runtime whose context this is.
     fn moved(self) -> io::Result<Self>;
+
+    /// Sends, where that can be done at once.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) where it can't; else those of the system.
+    fn try_send(&self, bytes: &[u8]) -> io::Result<usize>;
 }
 
 impl Movable for TcpStream {
     fn moved(self) -> io::Result<Self> {
         Self::from_std(self.into_std()?)
+    }
+
+    #[inline]
+    fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.try_io(Interest::WRITABLE, || Ok(send(self, bytes, SendFlags::NOSIGNAL)?))
     }
 }
 
@@ -24,7 +36,16 @@ impl Movable for UnixStream {
     fn moved(self) -> io::Result<Self> {
         Self::from_std(self.into_std()?)
     }
+
+    #[inline]
+    fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.try_io(Interest::WRITABLE, || Ok(send(self, bytes, SendFlags::NOSIGNAL)?))
+    }
 }
+
+/// So many bytes the system takes at once in most cases: they are sent by the plain system call. The way by the C library has two atomic steps
+/// and a budget more.
+const LITTLE: usize = 4096;
 
 /// What keeps a socket in the right runtime.
 pub trait Home: Unpin {
@@ -63,7 +84,14 @@ impl<H: Home> AsyncRead for Moving<H> {
 impl<H: Home> AsyncWrite for Moving<H> {
     #[inline]
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.here()?.poll_write(cx, bytes)
+        let socket = self.here()?;
+        if bytes.len() <= LITTLE {
+            match socket.try_send(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
+        socket.poll_write(cx, bytes)
     }
 
     #[inline]

@@ -173,7 +173,7 @@ pub(crate) fn unavailable() -> Response<Body> {
 async fn file(app: &Common, asked: Asked, body: Body, lease: Lease) -> Response<Body> {
     let Some(files) = &app.files else { return status(StatusCode::NOT_FOUND) };
     let Asked { head, path, authority, connection, id, .. } = asked;
-    let request = Box::new(http::Request::from_parts(head, body));
+    let request = http::Request::from_parts(head, body);
     let session = wharf_kernel::session::SessionSlot::default();
     let exchange = Box::new(Exchange { request, path, authority, connection, id, session });
     wharf_kernel::Endpoint::call(files, exchange, lease).await

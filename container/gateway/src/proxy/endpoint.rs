@@ -99,7 +99,7 @@ impl Backends {
         let deadline = self.options.total_timeout.map(|time| Instant::now() + time);
         let upgrade = headers::asks_upgrade(request.method(), request.version(), request.headers())
             .filter(|_| self.options.protocol == Protocol::H1 && request.body().is_end_stream());
-        let client: Option<OnUpgrade> = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut *request));
+        let client: Option<OnUpgrade> = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
         let key = self.key(&request, path.decoded(), connection.remote.map(|a| a.ip()));
         let wanted = self.cookies.as_ref().and_then(|c| c.read(request.headers()));
         let (method, version) = (request.method().clone(), request.version());

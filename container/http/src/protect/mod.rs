@@ -20,7 +20,6 @@ use self::headers::Headers;
 use self::layers::Layers;
 use self::rate::Rate;
 use self::shared_rate::SharedRate;
-use crate::check::Authority;
 use crate::error_page;
 
 /// The protections in force.
@@ -68,7 +67,7 @@ impl Protect {
     pub(crate) fn refuse(
         &self,
         request: &Request<Body>,
-        authority: &Authority,
+        host: &str,
         connection: &Arc<Connection>,
         id: &str,
     ) -> Option<Response<Body>> {
@@ -85,11 +84,11 @@ impl Protect {
                 return Some(response);
             }
         }
-        if !self.hosts.is_empty() && !self.answers(authority.host()) {
+        if !self.hosts.is_empty() && !self.answers(host) {
             return Some(page(StatusCode::MISDIRECTED_REQUEST, ""));
         }
         match self.redirect {
-            Some(port) if !connection.secure => Some(redirect(request, authority.host(), port, id)),
+            Some(port) if !connection.secure => Some(redirect(request, host, port, id)),
             _ => None,
         }
     }

@@ -32,7 +32,7 @@ impl Endpoint for Echo {
                 }
                 "/status/404" => return status(404),
                 "/continue" => return status(102),
-                "/upgrade" => return upgrade(*request),
+                "/upgrade" => return upgrade(request),
                 "/lying" => {
                     let mut response = http::Response::new(Body::from("four"));
                     response.headers_mut().insert("content-length", "9".parse().unwrap());
