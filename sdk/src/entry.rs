@@ -1,20 +1,22 @@
 //! The module's side of the border: the functions that the container calls.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use abi_stable::library::RootModuleResult;
 use abi_stable::prefix_type::WithMetadata;
 use abi_stable::std_types::{RResult, RString, RVec};
-use smol_str::SmolStr;
-use tokio::runtime::Runtime;
+use tokio::runtime::{self, EnterGuard, Runtime};
 use wharf_abi::{
-    Begun, CreateArgs, Failure, FailureKind, FfiRequest, FfiResponse, FfiSession, Host, Instance, Module, ModuleRef,
-    RawStr, ServletDecl, WakerHead,
+    Begun, CreateArgs, Failure, FailureKind, FfiFuture, FfiRequest, FfiResponse, FfiSession, Host, Instance, Module,
+    ModuleRef, RawStr, ServletDecl, WakerHead,
 };
+use wharf_mapping::ShortText;
 
 use crate::application::{Application, BoxFuture, MappingError, contain};
 use crate::facts::LocalContext;
@@ -57,6 +59,30 @@ struct Running {
     context: Arc<ServletContext>,
     /// The context again, each time behind a reference count of its own, so that requests on several processors do not wait for each other.
     contexts: Slots<LocalContext>,
+    /// That of no other instance that this module makes.
+    number: usize,
+}
+
+impl Running {
+    /// What the container calls is inside the runtime: applications spawn tasks and set timers.
+    ///
+    /// A thread that has answered one request stays inside: it runs nothing else of this module, and what is left of it goes with the module's
+    /// other thread-locals. To go in and out takes two steps of a reference count each time.
+    fn enter(&self) -> Option<EnterGuard<'_>> {
+        thread_local! {
+            /// The instance inside whose runtime this thread stays. Const and without a destructor.
+            static INSIDE: Cell<usize> = const { Cell::new(0) };
+        }
+        match INSIDE.get() {
+            number if number == self.number => None,
+            0 if runtime::Handle::try_current().is_err() => {
+                std::mem::forget(self.runtime.enter());
+                INSIDE.set(self.number);
+                None
+            }
+            _ => Some(self.runtime.enter()),
+        }
+    }
 }
 
 fn failure(kind: FailureKind, message: impl Into<RString>) -> Failure {
@@ -130,7 +156,9 @@ unsafe extern "C" fn create<E: Entry>(host: Host, args: *const CreateArgs) -> RR
         let description = app.description().into();
         let constraints = app.constraints().into();
         let contexts = Slots::new(|| Arc::new(context.clone()));
-        let ptr = Box::into_raw(Box::new(Running { runtime, app, context, contexts })).cast_const().cast();
+        static INSTANCES: AtomicUsize = AtomicUsize::new(0);
+        let number = INSTANCES.fetch_add(1, Ordering::Relaxed) + 1;
+        let ptr = Box::into_raw(Box::new(Running { runtime, app, context, contexts, number })).cast_const().cast();
         Ok(Instance { ptr, servlets, description, constraints })
     })
 }
@@ -173,7 +201,7 @@ unsafe extern "C" fn destroy(instance: *const (), timeout_ms: u64) {
     contain(|| {
         // SAFETY: the box made by `create`; this is the last call for it.
         let this = unsafe { Box::from_raw(instance.cast::<Running>().cast_mut()) };
-        let Running { runtime, app, context, contexts: _ } = *this;
+        let Running { runtime, app, context, .. } = *this;
         {
             let _inside = runtime.enter();
             context.clear_attributes();
@@ -198,7 +226,7 @@ unsafe extern "C" fn service(instance: *const (), request: FfiRequest, waker: *c
     // SAFETY: as long as `'static` in practice: the container keeps a lease as long as it has the future or a body, and calls
     // `destroy` only when all leases are back (see `Module::destroy`).
     let this: &'static Running = unsafe { running(instance) };
-    let id = SmolStr::new(request.text(|h| h.id));
+    let id = request.text(|h| h.id).into();
     // SAFETY: the waker of this call.
     unsafe { Begun::by(waker, |cx| Answer { future: None, this, id }.begin(request, cx)) }
 }
@@ -208,16 +236,15 @@ struct Answer {
     /// `None` before it has begun, and when it is over.
     future: Option<BoxFuture<'static, Response>>,
     this: &'static Running,
-    /// In place: those of the container are short.
-    id: SmolStr,
+    id: ShortText,
 }
 
 impl Answer {
-    /// The response, where it is there at once.
-    fn begin(mut self, request: FfiRequest, cx: &mut Context<'_>) -> Result<FfiResponse, Self> {
+    /// Polls it once.
+    fn begin(mut self, request: FfiRequest, cx: &mut Context<'_>) -> Begun {
         let Self { future, this, id } = &mut self;
         let polled = {
-            let _inside = this.runtime.enter();
+            let _inside = this.enter();
             for_request(id, || match ffi::request(request, this.contexts.local()) {
                 Ok(request) => {
                     *future = Some(this.app.crossed(request));
@@ -231,8 +258,8 @@ impl Answer {
             })
         };
         match polled {
-            Poll::Ready(response) => Ok(response),
-            Poll::Pending => Err(self),
+            Poll::Ready(response) => Begun::Answered(response),
+            Poll::Pending => Begun::Later(FfiFuture::new(self)),
         }
     }
 
@@ -255,7 +282,7 @@ impl Future for Answer {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FfiResponse> {
         let Self { future, this, id } = &mut *self;
-        let _inside = this.runtime.enter();
+        let _inside = this.enter();
         for_request(id, || Self::poll_inside(future, this, id, cx))
     }
 }
@@ -266,7 +293,7 @@ impl Drop for Answer {
         if future.is_none() {
             return;
         }
-        let _inside = this.runtime.enter();
+        let _inside = this.enter();
         // Before its future goes, whose destructors may look.
         this.context.link().cancellations.cancelled(id);
         for_request(id, || *future = None);

@@ -24,7 +24,6 @@ pub mod resource;
 pub mod routes;
 pub mod session;
 pub mod settings;
-mod short_text;
 pub mod toml_error;
 pub mod workers;
 
@@ -38,4 +37,4 @@ pub use fairness::{Fairness, Permit, Rejection, Share};
 pub use lease::{Gate, Hold, Lease};
 pub use refusal::{Refusal, Stage};
 pub use routes::{HostSpec, Lookup, Route, RouteError, RouteTable, Routes};
-pub use short_text::ShortText;
+pub use wharf_mapping::ShortText;

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame as HttpFrame, SizeHint};
 use hyper::upgrade::OnUpgrade;
@@ -237,16 +237,17 @@ impl Future for InModule {
         }
         let Some(begun) = self.asked.poll(cx) else { return Poll::Pending };
         let mut outside = self.outside.take();
+        let mut response = Response::new(Body::empty());
         // In most cases the module has let go of the request by now.
-        let mut headers = None;
-        if let Some(alone) = outside.as_mut().and_then(Held::alone) {
-            headers = Some(alone.recycle());
-            if alone.is_plain() {
-                outside = None;
+        match outside.as_mut().and_then(Held::alone) {
+            None => response.headers_mut().reserve(USUAL_FIELDS),
+            Some(alone) => {
+                alone.recycle(response.headers_mut());
+                if alone.is_plain() {
+                    outside = None;
+                }
             }
         }
-        let mut response = Response::new(Body::empty());
-        *response.headers_mut() = headers.unwrap_or_else(|| HeaderMap::with_capacity(USUAL_FIELDS));
         let taken = match begun {
             Begun::Answered(ffi) => match self.lease.take() {
                 Some(lease) => back(lease, ffi, &mut response, self.on_upgrade.take(), self.end.take()),

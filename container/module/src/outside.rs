@@ -41,12 +41,12 @@ unsafe impl Send for Outside {}
 unsafe impl Sync for Outside {}
 
 impl Outside {
-    /// The request's header fields, emptied, for the fields of the response.
-    pub(crate) fn recycle(&mut self) -> HeaderMap {
+    /// Gives the place of the request's header fields to those of the response, which has none yet.
+    pub(crate) fn recycle(&mut self, response: &mut HeaderMap) {
         (self.head.headers, self.head.header_count) = (std::ptr::null(), 0);
-        let mut headers = std::mem::take(self.exchange.request.headers_mut());
+        let headers = self.exchange.request.headers_mut();
         headers.clear();
-        headers
+        *response = std::mem::take(headers);
     }
 
     /// Whether neither a session was opened for it nor somebody signed in or out.

@@ -35,20 +35,14 @@ pub enum Begun {
 }
 
 impl Begun {
-    /// Begins, on the module's side: `begin` gives the response, or what to poll for it from now on.
+    /// Begins, on the module's side: `begin` polls once.
     ///
     /// # Safety
     /// `waker` must be what the container passed to [`Module::service`](crate::Module::service), in that call.
-    pub unsafe fn by<F: Future<Output = FfiResponse> + Send + 'static>(
-        waker: *const WakerHead,
-        begin: impl FnOnce(&mut Context<'_>) -> Result<FfiResponse, F>,
-    ) -> Self {
+    pub unsafe fn by(waker: *const WakerHead, begin: impl FnOnce(&mut Context<'_>) -> Self) -> Self {
         // SAFETY: the other side lends the waker for the call.
-        match contain(|| unsafe { waker::borrow(waker, |waker| begin(&mut Context::from_waker(waker))) }) {
-            None => Self::Panicked,
-            Some(Ok(response)) => Self::Answered(response),
-            Some(Err(future)) => Self::Later(FfiFuture::new(future)),
-        }
+        let begun = contain(|| unsafe { waker::borrow(waker, |waker| begin(&mut Context::from_waker(waker))) });
+        begun.unwrap_or(Self::Panicked)
     }
 
     /// Begins, on the container's side.
