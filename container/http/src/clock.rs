@@ -17,7 +17,7 @@ use wharf_kernel::RequestId;
 use crate::Limits;
 
 const NEVER: u64 = u64::MAX;
-/// The limit begins with the first sweep that sees this.
+/// A limit that begins with the first sweep that sees it.
 const UNSEEN: u64 = u64::MAX - 1;
 /// Smaller than any time: the limit has passed.
 const DUE: u64 = 0;
@@ -55,7 +55,7 @@ pub(crate) struct Slot {
     over: AtomicBool,
     /// HTTP/1: the number of the request whose content comes in; 0 for none.
     content: AtomicU32,
-    /// HTTP/1: the application's answer.
+    /// HTTP/1: the application's answer; [`UNSEEN`] until the first sweep that sees it awaited.
     answer: AtomicU64,
     late: AtomicBool,
     /// The client, to take bytes off the socket.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 
@@ -61,6 +61,36 @@ fn a_socket_is_read_at_another_worker() {
     drop(peer);
     second.block_on(reading);
     assert_eq!(text, "hello");
+}
+
+#[test]
+fn little_pieces_are_written_though_the_peer_waits_and_the_worker_changes() {
+    const PIECES: u32 = 200_000;
+    let (first, second) = two();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    is_worker(1);
+    let socket = first.block_on(begun_again(|| TcpStream::connect(address))).map(Socket::new);
+    let mut peer = listener.accept().unwrap().0;
+    // Each in a write of its own, more than the system holds for a peer that does not read.
+    let mut writing = Box::pin(async {
+        let mut socket = socket.unwrap();
+        for piece in 0..PIECES {
+            socket.write_all(&[piece.to_le_bytes(); 20].concat()).await.unwrap();
+        }
+        socket.shutdown().await.unwrap();
+    });
+    assert!(poll_once(&first, &mut writing).is_pending());
+    let reading = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        std::io::Read::read_to_end(&mut peer, &mut all).unwrap();
+        all
+    });
+    is_worker(2);
+    second.block_on(writing);
+    let all = reading.join().unwrap();
+    let expected = (0..PIECES).flat_map(|piece| [piece.to_le_bytes(); 20].concat());
+    assert!(all.iter().copied().eq(expected), "{} bytes", all.len());
 }
 
 #[test]
