@@ -33,6 +33,8 @@ const TICK: Duration = Duration::from_millis(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// So long requests wait at most for processes to go that are not needed. One that is slow to go may get another request.
+const LONGEST_HOLD: Duration = Duration::from_secs(1);
 /// A process that lived for so long has not crashed for the reason that the one before had.
 const STEADY: Duration = Duration::from_secs(30);
 
@@ -320,7 +322,7 @@ async fn trim(shared: Arc<Shared>, places: Places, idle: Duration) {
                     tokio::time::sleep(TICK).await;
                 }
             };
-            let _ = tokio::time::timeout(shared.grace + TICK, gone).await;
+            let _ = tokio::time::timeout((shared.grace + TICK).min(LONGEST_HOLD), gone).await;
             // One that rests after a crash is not told now; it goes on.
             let left = shared.surplus.available_permits();
             drop(shared.surplus.try_acquire_many(left as u32).map(SemaphorePermit::forget));
