@@ -5,7 +5,6 @@ use std::hash::{BuildHasher, RandomState};
 
 use wharf_kernel::{RequestId, per_thread};
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
 /// Digits that tell the threads of all processes apart, and those that count.
 const PREFIX: usize = 8;
 const ID: usize = 16;
@@ -21,12 +20,7 @@ thread_local! {
 fn prefix() -> [u8; PREFIX] {
     let thread = per_thread::number();
     let random = RandomState::new().hash_one((thread, std::process::id(), std::time::SystemTime::now()));
-    let mut prefix = [b'0'; PREFIX];
-    for (i, digit) in prefix.iter_mut().enumerate() {
-        *digit = HEX[(random >> (4 * i)) as usize & 15];
-    }
-    prefix[PREFIX - 2..].copy_from_slice(&[HEX[thread >> 4 & 15], HEX[thread & 15]]);
-    prefix
+    digits((random as u32) << 8 | (thread as u32 & 0xff))
 }
 
 /// Eight hexadecimal digits, all of them at once.

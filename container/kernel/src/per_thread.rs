@@ -239,18 +239,18 @@ mod tests {
     }
 
     #[derive(Debug)]
-    struct Some1;
+    struct Kind;
 
-    impl Kept for Some1 {
+    impl Kept for Kind {
         fn place() -> &'static LocalKey<Cell<Option<Arc<Alone<Self>>>>> {
-            thread_local!(static PLACE: Cell<Option<Arc<Alone<Some1>>>> = const { Cell::new(None) });
+            thread_local!(static PLACE: Cell<Option<Arc<Alone<Kind>>>> = const { Cell::new(None) });
             &PLACE
         }
     }
 
     #[test]
     fn a_thread_keeps_the_last_value_for_the_next_request() {
-        let (first, second) = (PerThread::new(|| Some1), PerThread::new(|| Some1));
+        let (first, second) = (PerThread::new(|| Kind), PerThread::new(|| Kind));
         let (first, second) = (first.local(), second.local());
         let counts = || (Arc::strong_count(first), Arc::strong_count(second));
         let (a, b) = (InHand::of(first), InHand::of(first));

@@ -77,18 +77,6 @@ impl PartialEq<str> for ShortText {
     }
 }
 
-impl PartialEq<&str> for ShortText {
-    fn eq(&self, other: &&str) -> bool {
-        **self == **other
-    }
-}
-
-impl PartialEq<ShortText> for str {
-    fn eq(&self, other: &ShortText) -> bool {
-        *self == **other
-    }
-}
-
 impl fmt::Debug for ShortText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
