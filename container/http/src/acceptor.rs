@@ -139,8 +139,8 @@ impl Drop for Peer {
     }
 }
 
-/// Ends the connections that have been idle longest, or that have said nothing for a while, so that new ones can be served. A few at once, since looking for them
-/// takes a walk over all.
+/// Ends the connections that have been idle longest, or that have said nothing for a while, so that new ones can be served. Which of
+/// those that began to be idle within one tick of the sweep is not said. A few at once, since looking for them takes a walk over all.
 fn reap_idle(workers: &[Seat]) {
     let mut idle: Vec<_> = workers.iter().flat_map(|(shared, _)| shared.idle()).collect();
     idle.sort_unstable_by_key(|(since, ..)| *since);

@@ -279,9 +279,14 @@ impl Slot {
         self.unread.load(Relaxed)
     }
 
-    /// Since when, as a number to compare, it has been idle between two requests, or has said nothing at all. A new connection has
+    /// Since when, to a tick of its worker, it has been idle between two requests, or has said nothing at all. A new connection has
     /// [`SILENCE`] to begin.
-    pub(crate) fn idle(&self) -> Option<u64> {
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        self.idle().map(|since| self.epoch + Duration::from_millis(since))
+    }
+
+    /// The same in milliseconds since the worker's start.
+    fn idle(&self) -> Option<u64> {
         let head = match self.head.load(Relaxed) {
             // No sweep has seen it yet: it has not been idle for long.
             NEVER if self.awaits_head() => self.about(self.head_limit()),
@@ -478,6 +483,21 @@ mod tests {
         assert!(slot.is_busy());
         drop(third);
         assert!(!slot.is_busy());
+    }
+
+    #[test]
+    fn idle_connections_of_workers_that_began_at_different_times_are_compared() {
+        let began = Instant::now();
+        let idle_at = |epoch: Instant, at: Duration| {
+            let slot = Slot::new(epoch, &limits(), false);
+            slot.request(began);
+            over(&slot);
+            slot.sweep(began + at);
+            slot.idle_since().unwrap()
+        };
+        let first = idle_at(began, Duration::from_secs(5));
+        let second = idle_at(began + Duration::from_secs(4), Duration::from_secs(6));
+        assert_eq!((first, second), (began + Duration::from_secs(5), began + Duration::from_secs(6)));
     }
 
     #[test]

@@ -29,15 +29,17 @@ fn at_the_limit_new_connections_wait_for_busy_ones() {
 
 #[test]
 fn at_the_limit_the_connection_that_is_idle_longest_goes() {
-    let limits = Limits { connections: 3, ..Limits::default() };
+    // Ages are known to a tick of the sweep, which is a tenth of the shortest limit.
+    let limits = Limits { connections: 3, send_timeout: Duration::from_millis(200), ..Limits::default() };
     let running = start_with(limits, vec![route("/", None, false)]);
     let request = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut idle: Vec<_> = (0..3).map(|_| connect(running.addr)).collect();
     for stream in &mut idle {
         stream.write_all(request).unwrap();
         assert!(stream.read(&mut [0; 512]).unwrap() > 0);
-        // Its age begins after the answer was written, which nothing tells the client: on a busy machine some time later.
-        std::thread::sleep(Duration::from_millis(50));
+        // Its age begins with the first sweep after the answer was written, which nothing tells the client: on a busy machine some
+        // time later.
+        std::thread::sleep(Duration::from_millis(400));
     }
     let mut new = connect(running.addr);
     new.write_all(request).unwrap();
