@@ -12,7 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use wharf_bench::{Client, Result, Server, build, exit_code, median_and_p99, program, wait_for, wrk_number};
+use tempfile::TempDir;
+use wharf_bench::{
+    Client, Rate, Result, Rounds, Server, build, exit_code, in_turns, median_and_p99, program, rate, wait_for,
+};
 use wharf_kernel::routes::{Lookup, Route, RouteTable};
 use wharf_kernel::{AppCounters, AppId, Body, ContextPath, Endpoint, Exchange, Gate, Lease, ResponseFuture, Version};
 
@@ -37,6 +40,9 @@ struct Arguments {
     /// Numbers of applications.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 100, 1000])]
     applications: Vec<usize>,
+    // Of load on one application among them, beside one among the fewest.
+    #[command(flatten)]
+    rounds: Rounds,
     /// Numbers of contexts.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 10_000])]
     contexts: Vec<usize>,
@@ -98,13 +104,6 @@ fn sizes(arguments: &Arguments, release: &Path) -> Result<()> {
     Ok(())
 }
 
-fn load(address: &str) -> Result<f64> {
-    let url = format!("http://{address}/app0/");
-    let output = Command::new("wrk").args(["-t", "1", "-c", "32", "-d", "3s", &url]).output();
-    let report = output.map_err(|e| format!("wrk (Debian package wrk): {e}"))?.stdout;
-    wrk_number(&String::from_utf8_lossy(&report), "Requests/sec:").ok_or_else(|| "wrk gave no rate".into())
-}
-
 /// Memory of a process that no other process has a share in, in KiB, and the part of it that is no file.
 fn private_kib(pid: u32) -> Result<(u64, u64)> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
@@ -115,43 +114,61 @@ fn private_kib(pid: u32) -> Result<(u64, u64)> {
     Ok((field("Private_Clean:") + field("Private_Dirty:"), field("Anonymous:")))
 }
 
-fn idle(arguments: &Arguments, release: &Path) -> Result<()> {
-    let module = release.join("libbench_hello.so");
-    println!("copies of a module of {:.1} MB, each asked once", fs::metadata(&module)?.len() as f64 / 1e6);
-    let mut base: Option<(usize, u64, u64, f64)> = None;
-    for count in &arguments.applications {
+/// A container with copies of the module, each asked once, and the seconds until all of them were served.
+struct Container {
+    server: Server,
+    ready: f64,
+    _folder: TempDir,
+}
+
+impl Container {
+    fn start(release: &Path, module: &Path, copies: usize) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let deploy = folder.path().join("deploy");
         fs::create_dir(&deploy)?;
-        for n in 0..*count {
-            fs::copy(&module, deploy.join(format!("app{n}.so")))?;
+        for n in 0..copies {
+            fs::copy(module, deploy.join(format!("app{n}.so")))?;
         }
         let began = Instant::now();
         let server = start(release, folder.path())?;
         let ready = began.elapsed().as_secs_f64();
         let mut client = Client::connect(&server.address)?;
-        for n in 0..*count {
+        for n in 0..copies {
             let (status, body) = client.get(&format!("/app{n}/"))?;
             if status != 200 {
                 return Err(format!("/app{n}/ answered {status}: {body}").into());
             }
         }
-        let (resident, (private, anonymous)) = (server.resident_kib()?, private_kib(server.pid())?);
-        let mut rates: Vec<_> = (0..5).map(|_| load(&server.address)).collect::<Result<_>>()?;
-        let rate = median_and_p99(std::mem::take(&mut rates)).0;
-        print!("{count:5} applications: ready after {ready:.1} s; {:.1} MiB resident", resident as f64 / 1024.0);
-        print!(", {} threads; /app0 {rate:.0} requests/s", server.threads()?);
-        match base {
-            Some((few, first, heap, alone)) => {
-                let each = |now: u64, then: u64| now.saturating_sub(then) as f64 / 1024.0 / (count - few) as f64;
-                print!("; {:.2} MiB for each more, {:.2} of it no file", each(private, first), each(anonymous, heap));
-                println!("; {:.2} of the rate with {few}", rate / alone);
-            }
-            None => {
-                base = Some((*count, private, anonymous, rate));
-                println!();
-            }
-        }
+        Ok(Self { server, ready, _folder: folder })
+    }
+
+    /// What measures one of its applications.
+    fn load(&self) -> Box<dyn Fn(u32) -> Result<Rate> + '_> {
+        Box::new(|seconds| rate(&self.server, "/app0/", 32, seconds, false))
+    }
+}
+
+fn idle(arguments: &Arguments, release: &Path) -> Result<()> {
+    let module = release.join("libbench_hello.so");
+    println!("copies of a module of {:.1} MB, each asked once", fs::metadata(&module)?.len() as f64 / 1e6);
+    let mut base: Option<(usize, u64, u64)> = None;
+    for count in &arguments.applications {
+        // Nothing else runs while its memory is looked at: what two containers share is neither's.
+        let many = Container::start(release, &module, *count)?;
+        let (resident, (private, anonymous)) = (many.server.resident_kib()?, private_kib(many.server.pid())?);
+        print!("{count:5} applications: ready after {:.1} s; {:.1} MiB resident", many.ready, resident as f64 / 1024.0);
+        print!(", {} threads", many.server.threads()?);
+        let Some((few, first, heap)) = base else {
+            base = Some((*count, private, anonymous));
+            println!();
+            continue;
+        };
+        let each = |now: u64, then: u64| now.saturating_sub(then) as f64 / 1024.0 / (count - few) as f64;
+        println!("; {:.2} MiB for each more, {:.2} of it no file", each(private, first), each(anonymous, heap));
+        // One of them under load, beside one of the fewest, in a container of their own.
+        let alone = Container::start(release, &module, few)?;
+        let (name, beside) = (format!("one of {count}"), format!("one of {few}"));
+        in_turns(&arguments.rounds, &[(&*name, many.load()), (&*beside, alone.load())])?;
     }
     Ok(())
 }
