@@ -281,12 +281,7 @@ impl Slot {
 
     /// Since when, to a tick of its worker, it has been idle between two requests, or has said nothing at all. A new connection has
     /// [`SILENCE`] to begin.
-    pub(crate) fn idle_since(&self) -> Option<Instant> {
-        self.idle().map(|since| self.epoch + Duration::from_millis(since))
-    }
-
-    /// The same in milliseconds since the worker's start.
-    fn idle(&self) -> Option<u64> {
+    pub(crate) fn idle(&self) -> Option<Instant> {
         let head = match self.head.load(Relaxed) {
             // No sweep has seen it yet: it has not been idle for long.
             NEVER if self.awaits_head() => self.about(self.head_limit()),
@@ -295,11 +290,10 @@ impl Slot {
         if head == NEVER || head == DUE || self.begun.load(Relaxed) {
             return None;
         }
-        if self.requests.load(Relaxed) > 0 {
-            return Some(head.saturating_sub(self.idle_limit));
-        }
-        let since = head.saturating_sub(self.header_limit);
-        (self.now() >= since.saturating_add(SILENCE)).then_some(since)
+        let is_new = self.requests.load(Relaxed) == 0;
+        let since = head.saturating_sub(if is_new { self.header_limit } else { self.idle_limit });
+        let is_idle = !is_new || self.now() >= since.saturating_add(SILENCE);
+        is_idle.then(|| self.epoch + Duration::from_millis(since))
     }
 
     /// Ends the wait for the next request.
@@ -493,7 +487,7 @@ mod tests {
             slot.request(began);
             over(&slot);
             slot.sweep(began + at);
-            slot.idle_since().unwrap()
+            slot.idle().unwrap()
         };
         let first = idle_at(began, Duration::from_secs(5));
         let second = idle_at(began + Duration::from_secs(4), Duration::from_secs(6));

@@ -123,7 +123,7 @@ impl Shared {
     /// The connections that are idle between two requests or have said nothing yet, and since when, to a tick of the sweep.
     pub(crate) fn idle(&self) -> Vec<(Instant, Arc<Slot>, Waker)> {
         let all = self.wakers();
-        all.values().filter_map(|s| Some((s.slot.idle_since()?, s.slot.clone(), s.waker.clone()))).collect()
+        all.values().filter_map(|s| Some((s.slot.idle()?, s.slot.clone(), s.waker.clone()))).collect()
     }
 
     fn change(&self, state: u8) {
