@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use tempfile::TempDir;
 use wharf_bench::{
-    Client, Rate, Result, Rounds, Server, build, exit_code, in_turns, median_and_p99, program, rate, wait_for,
+    Client, Rate, Result, Rounds, Server, build, exit_code, in_turns, median_and_p99, rate, wait_for, wharf,
 };
 use wharf_kernel::routes::{Lookup, Route, RouteTable};
 use wharf_kernel::{AppCounters, AppId, Body, ContextPath, Endpoint, Exchange, Gate, Lease, ResponseFuture, Version};
@@ -50,10 +50,7 @@ struct Arguments {
 
 fn start(release: &Path, folder: &Path) -> Result<Server> {
     let log = fs::File::create(folder.join("log"))?;
-    let mut command = Command::new(program(release));
-    command.args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "log.level=warn"]);
-    command.args(["--set", "access_log.format=off", "--set", "server.limits.keep_alive_requests=0"]);
-    Server::start(command.current_dir(folder).stderr(log))
+    Server::start(wharf(release, folder).stderr(log))
 }
 
 /// A copy of the module, filled up to `size` bytes with what no segment covers, as debug information would. `number` makes it
